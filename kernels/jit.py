@@ -1,0 +1,74 @@
+"""The only place with numba options, and the kernel cache."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+
+# NaN and infinity must come through, so never "nnan" or "ninf".
+_CONTRACT = {"contract"}
+# A sum over one long run only vectorizes if its order may change: fixed at compile time.
+_REASSOCIATE = {"contract", "reassoc", "nsz"}
+
+
+def _room_stamp() -> tuple[tuple[str, int, int], ...]:
+    """Name, modification time and size of every file of this room."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return tuple((f.name, f.stat().st_mtime_ns, f.stat().st_size) for f in files)
+
+
+class _RoomCache(FunctionCache):
+    """numba's on-disk cache, made to notice edits in any kernel file and never to fail a call.
+
+    numba stamps an entry with the file of the kernel alone, which leaves it stale when a function
+    that was inlined from another file changes; and a cache that cannot be read or written is an
+    exception at the first call.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._cache_file = IndexDataCacheFile(
+            cache_path=self._cache_path,
+            filename_base=self._impl.filename_base,
+            source_stamp=_room_stamp(),
+        )
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # a truncated or foreign file: compile instead
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except (OSError, EOFError):  # read-only, full, or a broken index: go on uncached
+            pass
+
+
+def _compiled(function: Callable[..., Any], fastmath: set[str], **options: Any) -> Any:
+    dispatcher = njit(nogil=True, error_model="numpy", fastmath=fastmath, **options)(function)
+    if os.environ.get("NUMBABN_CACHE", "1") != "0" and hasattr(dispatcher, "_cache"):
+        try:
+            dispatcher._cache = _RoomCache(function)
+        except (RuntimeError, OSError):  # no writable place for a cache anywhere
+            pass
+    return dispatcher
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile without the GIL, in IEEE order; only ``a * b + c`` may become one rounding."""
+    return _compiled(function, _CONTRACT)
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Compile like `kernel`, and always into the caller, which may know that two arrays are one."""
+    return _compiled(function, _CONTRACT, forceinline=True)
+
+
+def reduction(function: Callable[..., Any]) -> Any:
+    """Compile like `kernel`, and let the compiler split one long sum into vector lanes."""
+    return _compiled(function, _REASSOCIATE)

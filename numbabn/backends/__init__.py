@@ -1,0 +1,127 @@
+"""The dispatcher: the one door from everything polite to the kernels.
+
+A backend is a module with the verbs of `Backend`, over a `Layout`; `TABLE` names them all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import importlib
+import os
+from collections.abc import Iterator
+from typing import Protocol, cast
+
+from ..arrays import NDArray
+from ..checks import choice
+from ..layout import Layout
+
+CHOICES = ("auto", "cpu", "cuda")
+TABLE = {"cpu": "numbabn.backends.cpu"}
+
+
+class Backend(Protocol):
+    """What every backend does. Channel values are (channels,) float64 in memory order."""
+
+    def moments(self, layout: Layout) -> tuple[float, NDArray, NDArray]:
+        """(count, mean, M2) in one pass over the layout's only array."""
+
+    def transform(self, layout: Layout, mean: NDArray, scale: NDArray, shift: NDArray) -> None:
+        """Write (x - mean) * scale + shift into the layout's last array."""
+
+    def train(self, layout: Layout, gamma: NDArray, beta: NDArray, eps: float) -> tuple[float, NDArray, NDArray]:
+        """Moments of x, and x normalized by them into the layout's last array."""
+
+
+class BackendUnavailableError(RuntimeError):
+    """A backend was asked for by name and cannot run here; the message says why, and the way out."""
+
+
+_block_choice: contextvars.ContextVar[str | None] = contextvars.ContextVar("numbabn_backend", default=None)
+_process_choice: str | None = None
+
+
+def why_not(name: str) -> str | None:
+    """The reason that a backend cannot run here, or None where it can."""
+    if name in TABLE:
+        return None
+    return "this version of numbabn has CPU kernels only"
+
+
+def select(name: str | None = None) -> Backend:
+    """The backend for one call: its own choice, else the block's, the process's, the environment's."""
+    wanted = current() if name is None else choice(name, "backend", CHOICES)
+    if wanted == "auto":
+        wanted = "cpu"
+    reason = why_not(wanted)
+    if reason is not None:
+        raise BackendUnavailableError(f"backend {wanted!r} cannot run here: {reason}; choose 'cpu' or 'auto'")
+    return cast(Backend, importlib.import_module(TABLE[wanted]))
+
+
+def current() -> str:
+    """The choice in force: "auto", "cpu" or "cuda"."""
+    value = _block_choice.get() or _process_choice
+    if value is None:
+        value = choice(os.environ.get("NUMBABN_BACKEND", "auto"), "NUMBABN_BACKEND", CHOICES)
+    return value
+
+
+def get_backend() -> str:
+    """The choice of backend in force here: "auto", "cpu" or "cuda".
+
+    Examples
+    --------
+    >>> import numbabn
+    >>> with numbabn.backend("cpu"):
+    ...     numbabn.get_backend()
+    'cpu'
+    """
+    return current()
+
+
+def set_backend(name: str) -> None:
+    """Choose the backend of later calls, for the whole process.
+
+    Parameters
+    ----------
+    name : {"auto", "cpu", "cuda"}
+        A backend chosen by name fails loudly where it cannot run; "auto" takes what there is. The
+        environment variable ``NUMBABN_BACKEND`` sets the choice that a process starts with.
+
+    Raises
+    ------
+    BackendUnavailableError
+        If it cannot run here. The choice stays as it was.
+
+    Examples
+    --------
+    >>> import numbabn
+    >>> numbabn.set_backend("auto")
+    """
+    global _process_choice
+    select(name)
+    _process_choice = name
+
+
+@contextlib.contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Choose the backend of the calls made in a block, by this thread or task alone.
+
+    Parameters
+    ----------
+    name : {"auto", "cpu", "cuda"}
+        As for `set_backend`.
+
+    Examples
+    --------
+    >>> import numpy as np, numbabn
+    >>> with numbabn.backend("cpu"):
+    ...     m = numbabn.moments(np.ones((4, 2)))
+    """
+    select(name)
+    token = _block_choice.set(name)
+    try:
+        yield
+    finally:
+        _block_choice.reset(token)

@@ -1,0 +1,255 @@
+"""The parallel runtime: one small pool that is safe to embed.
+
+Kernels are serial and run without the GIL; `parallel_for` hands ranges of their items to the calling
+thread and to a few helpers. However many callers there are, helpers never number more than the
+thread limit allows beside them; a call from inside a helper runs where it is; a forked child
+starts afresh; and where no thread can be had (at interpreter exit, say) the caller does it all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+
+CLAIMS = 8  # ranges for each thread: uneven threads even out, and Ctrl-C waits for one range only
+
+_block_limit: contextvars.ContextVar[int | None] = contextvars.ContextVar("numbabn_threads", default=None)
+_inside = threading.local()
+
+
+class _Runtime:
+    """What a process shares: the pool, and how many of its threads are at work."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.pool: ThreadPoolExecutor | None = None
+        self.pool_size = 0
+        self.callers = 0
+        self.helpers = 0
+        self.limit, self.reason = default_limit()
+
+    def enter(self, wanted: int, limit: int) -> int:
+        """Count a caller in; returns how many helpers it may have."""
+        with self.lock:
+            self.callers += 1
+            free = limit - self.callers - self.helpers
+            mine = max(0, min(wanted, free))
+            self.helpers += mine
+            return mine
+
+    def leave(self, helpers: int) -> None:
+        with self.lock:
+            self.callers -= 1
+            self.helpers -= helpers
+
+    def submit(self, work: Callable[[], None], helpers: int) -> list[Future[None]]:
+        """Start `work` in up to `helpers` threads; fewer, or none, where threads cannot be had."""
+        futures: list[Future[None]] = []
+        with self.lock:
+            if self.pool is None or self.pool_size < helpers:
+                if self.pool is not None:
+                    self.pool.shutdown(wait=False)
+                self.pool_size = max(helpers, self.limit - 1)
+                self.pool = ThreadPoolExecutor(self.pool_size, "numbabn", initializer=_mark_helper)
+            with contextlib.suppress(RuntimeError):  # the interpreter is shutting down, or no more threads
+                for _ in range(helpers):
+                    futures.append(self.pool.submit(work))
+        return futures
+
+
+class _Claims:
+    """Hands out consecutive ranges of items, until they are gone or someone failed."""
+
+    def __init__(self, items: int, step: int) -> None:
+        self.lock = threading.Lock()
+        self.next, self.items, self.step = 0, items, step
+
+    def take(self) -> tuple[int, int] | None:
+        with self.lock:
+            lo = self.next
+            if lo >= self.items:
+                return None
+            self.next = min(lo + self.step, self.items)
+            return lo, self.next
+
+    def stop(self) -> None:
+        with self.lock:
+            self.next = self.items
+
+
+def parallel_for(body: Callable[[int, int], None], items: int, small: bool = False) -> None:
+    """Call ``body(lo, hi)`` over ranges that cover 0..items, on as many threads as are free.
+
+    Returns when all is done. The first exception, Ctrl-C included, stops the handing out of further
+    ranges and is raised here once no thread is at work any more.
+    """
+    if small or items <= 1 or getattr(_inside, "helper", False):
+        body(0, items)
+        return
+    limit = get_num_threads()
+    claims = _Claims(items, max(1, items // (CLAIMS * limit)))
+
+    def work() -> None:
+        try:
+            while (part := claims.take()) is not None:
+                body(*part)
+        except BaseException:
+            claims.stop()
+            raise
+
+    runtime = _runtime
+    helpers = runtime.enter(min(limit, items) - 1, limit)
+    futures: list[Future[None]] = []
+    try:
+        futures = runtime.submit(work, helpers) if helpers else []
+        work()
+    finally:
+        _join(futures, claims)
+        runtime.leave(helpers)
+    for future in futures:
+        if not future.cancelled():
+            future.result()
+
+
+def _join(futures: list[Future[None]], claims: _Claims) -> None:
+    """Wait for every helper, even when Ctrl-C comes meanwhile: they write into the caller's memory."""
+    interrupt: BaseException | None = None
+    for future in futures:
+        future.cancel()
+    while True:
+        try:
+            wait(futures)
+            break
+        except BaseException as error:
+            claims.stop()
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
+
+
+def _mark_helper() -> None:
+    _inside.helper = True
+
+
+def default_limit() -> tuple[int, str]:
+    """How many threads to use when nobody says, and why."""
+    text = os.environ.get("NUMBABN_NUM_THREADS")
+    if text is not None:
+        if not (text.isdecimal() and int(text) > 0):
+            raise ValueError(f"NUMBABN_NUM_THREADS is {text!r}; expected a whole number, 1 or more")
+        return int(text), "NUMBABN_NUM_THREADS"
+    if multiprocessing.current_process().daemon:
+        return 1, "a daemonic worker process, one of several"
+    limit, reason = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, "CPUs of this process"
+    quota = _cgroup_quota()
+    if quota is not None and quota < limit:
+        limit, reason = quota, "cgroup CPU quota"
+    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # set by joblib, Dask and others for their workers
+        text = os.environ.get(name, "").split(",")[0].strip()
+        if text.isdecimal() and 0 < int(text) < limit:
+            limit, reason = int(text), name
+    return limit, reason
+
+
+def _cgroup_quota() -> int | None:
+    """Whole CPUs that a container may use, rounded up; None where there is no quota."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text().strip()
+            period = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return None
+    if not (quota.isdecimal() and period.isdecimal()):
+        return None  # "max", or -1
+    return max(1, -(-int(quota) // int(period)))
+
+
+def get_num_threads() -> int:
+    """The most threads that a call made here may use.
+
+    Examples
+    --------
+    >>> import numbabn
+    >>> with numbabn.num_threads(1):
+    ...     numbabn.get_num_threads()
+    1
+    """
+    return _block_limit.get() or _runtime.limit
+
+
+def set_num_threads(n: int) -> None:
+    """Set the most threads that a call may use, for the whole process.
+
+    Parameters
+    ----------
+    n : int
+        1 or more; 1 means that no call ever starts a thread.
+
+    Examples
+    --------
+    >>> import numbabn
+    >>> before = numbabn.get_num_threads()
+    >>> numbabn.set_num_threads(2)
+    >>> numbabn.get_num_threads()
+    2
+    >>> numbabn.set_num_threads(before)
+    """
+    _runtime.limit, _runtime.reason = _valid(n), "set_num_threads"
+
+
+@contextlib.contextmanager
+def num_threads(n: int) -> Iterator[None]:
+    """Limit the threads of the calls made in a block, by this thread or task alone.
+
+    Parameters
+    ----------
+    n : int
+        1 or more.
+
+    Examples
+    --------
+    >>> import numpy as np, numbabn
+    >>> with numbabn.num_threads(1):
+    ...     m = numbabn.moments(np.ones((4, 2)))
+    """
+    token = _block_limit.set(_valid(n))
+    try:
+        yield
+    finally:
+        _block_limit.reset(token)
+
+
+def limit_reason() -> str:
+    """Where the thread limit comes from."""
+    return "num_threads block" if _block_limit.get() else _runtime.reason
+
+
+def _valid(n: int) -> int:
+    if isinstance(n, bool) or not isinstance(n, int):
+        raise TypeError(f"the number of threads is {n!r}; expected an int, 1 or more")
+    if n < 1:
+        raise ValueError(f"the number of threads is {n}; expected 1 or more")
+    return n
+
+
+def _after_fork() -> None:
+    """A forked child has none of its parent's threads: forget them, keep the limit that was set."""
+    global _runtime
+    kept = (_runtime.limit, _runtime.reason) if _runtime.reason == "set_num_threads" else None
+    _runtime = _Runtime()
+    _inside.helper = False
+    if kept:
+        _runtime.limit, _runtime.reason = kept
+
+
+_runtime = _Runtime()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,188 @@
+"""Moments: count, mean and M2 of each channel, in float64, mergeable in any order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .arrays import NDArray
+from .checks import in_channels
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Moments:
+    """The first two moments of each channel: an immutable float64 value.
+
+    Parameters
+    ----------
+    count : float or array, shape of `mean`
+        How many values each channel has; one number where all have the same.
+    mean : array
+        Mean of each channel, in the shape of the channel axes. 0 where count is 0.
+    m2 : array, shape of `mean`
+        Sum of squared deviations from the mean.
+
+    Notes
+    -----
+    ``a + b`` is the moments of both data sets together, by the formula of Chan, Golub and LeVeque
+    (1979): ``d = mean_b - mean_a``, ``mean = mean_a + d * n_b / n``,
+    ``m2 = m2_a + m2_b + d**2 * n_a * n_b / n``. The order of merging changes no more than rounding.
+
+    Examples
+    --------
+    >>> import numpy as np, numbabn
+    >>> x = np.array([[1.0, 10.0], [2.0, 10.0], [6.0, 40.0]])
+    >>> m = numbabn.moments(x)
+    >>> m.count, m.mean, m.var()
+    (3.0, array([ 3., 20.]), array([  4.66666667, 200.        ]))
+    >>> numbabn.moments(x[:1]) + numbabn.moments(x[1:]) == m
+    True
+    """
+
+    count: Any
+    mean: NDArray
+    m2: NDArray
+
+    def __post_init__(self) -> None:
+        mean, m2 = _frozen(self.mean, "mean"), _frozen(self.m2, "m2")
+        count = _frozen(self.count, "count")
+        if m2.shape != mean.shape or count.shape not in ((), mean.shape):
+            raise ValueError(
+                f"`count`, `mean` and `m2` have shapes {count.shape}, {mean.shape} and {m2.shape}; "
+                "expected one shape, or a single count"
+            )
+        if (count < 0).any() or not np.isfinite(count).all():
+            raise ValueError("`count` is negative or not finite; expected a number of values, 0 or more")
+        if (m2 < 0).any():
+            raise ValueError(f"`m2` is negative {in_channels(m2 < 0)}; a sum of squares is at least 0")
+        object.__setattr__(self, "count", count if count.ndim else float(count))
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "m2", m2)
+
+    def var(self, ddof: float = 0) -> NDArray:
+        """Variance of each channel.
+
+        Parameters
+        ----------
+        ddof : float, default 0
+            The divisor is ``count - ddof``: 0 for the population's variance, 1 for the unbiased one.
+
+        Returns
+        -------
+        array
+            float64, shape of `mean`; NaN where ``count <= ddof``, for lack of values.
+        """
+        free = np.asarray(self.count, dtype=np.float64) - ddof
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(free > 0, self.m2 / free, np.nan)
+
+    def std(self, ddof: float = 0) -> NDArray:
+        """Standard deviation of each channel: the square root of ``var(ddof)``."""
+        return np.sqrt(self.var(ddof))
+
+    def __add__(self, other: Moments) -> Moments:
+        if not isinstance(other, Moments):
+            return NotImplemented
+        if self.mean.shape != other.mean.shape:
+            raise ValueError(
+                f"moments of channel shapes {self.mean.shape} and {other.mean.shape} cannot be merged; "
+                "merge moments of the same channels"
+            )
+        return Moments(*merged((self.count, self.mean, self.m2), (other.count, other.mean, other.m2)))
+
+    def __radd__(self, other: object) -> Moments:
+        return self if other == 0 else NotImplemented  # so that sum() works
+
+    @classmethod
+    def merge_all(cls, parts: Iterable[Moments]) -> Moments:
+        """The moments of all parts together, merged in pairs so that rounding stays small.
+
+        Parameters
+        ----------
+        parts : iterable of Moments
+            At least one.
+
+        Returns
+        -------
+        Moments
+
+        Examples
+        --------
+        >>> import numpy as np, numbabn
+        >>> parts = [numbabn.moments(np.full((2, 1), v)) for v in (1.0, 2.0, 6.0)]
+        >>> numbabn.Moments.merge_all(parts).mean
+        array([3.])
+        """
+        level = list(parts)
+        for part in level:
+            if not isinstance(part, Moments):
+                raise TypeError(f"a part is {type(part).__name__}; expected Moments")
+        if not level:
+            raise ValueError("there are no parts; expected at least one Moments")
+        while len(level) > 1:
+            pairs = [a + b for a, b in zip(level[::2], level[1::2], strict=False)]
+            level = pairs + level[len(level) - len(level) % 2 :]
+        return level[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers, for JSON; `from_dict` gives the same bits back."""
+        count = self.count.tolist() if isinstance(self.count, np.ndarray) else self.count
+        return {"count": count, "mean": self.mean.tolist(), "m2": self.m2.tolist()}
+
+    @classmethod
+    def from_dict(cls, d: Mapping[str, Any]) -> Moments:
+        """The moments that `to_dict` described."""
+        missing = {"count", "mean", "m2"} - set(d)
+        if missing:
+            raise ValueError(f"the dict lacks {', '.join(sorted(missing))}; expected what Moments.to_dict() gives")
+        return cls(d["count"], np.asarray(d["mean"]), np.asarray(d["m2"]))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Moments):
+            return NotImplemented
+        return (
+            self.mean.shape == other.mean.shape
+            and bool(np.all(self.count == other.count))
+            and np.array_equal(self.mean, other.mean, equal_nan=True)
+            and np.array_equal(self.m2, other.m2, equal_nan=True)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        count = np.unique(self.count)
+        values = f"{count[0]:g}" if count.size == 1 else f"{count[0]:g} to {count[-1]:g}" if count.size else "0"
+        return f"Moments(count={values}, channels={self.mean.shape}, mean={brief(self.mean)}, std={brief(self.std())})"
+
+
+def merged(a: tuple[Any, NDArray, NDArray], b: tuple[Any, NDArray, NDArray]) -> tuple[Any, NDArray, NDArray]:
+    """(count, mean, M2) of two parts together, element by element; counts may be scalars or arrays."""
+    (na, ma, sa), (nb, mb, sb) = a, b
+    n = np.asarray(na) + np.asarray(nb)
+    with np.errstate(all="ignore"):
+        share = np.where(n > 0, nb / n, 0.0)
+        d = mb - ma
+        mean = np.where(np.isfinite(d), ma + d * share, ma * (1 - share) + mb * share)
+        m2 = sa + sb + d * d * (na * share)
+    empty_a, empty_b = np.equal(na, 0), np.equal(nb, 0)
+    mean = np.where(empty_b, ma, np.where(empty_a, mb, mean))
+    return n, mean, np.where(empty_b, sa, np.where(empty_a, sb, m2))
+
+
+def brief(values: npt.NDArray[np.float64]) -> str:
+    """Up to three values, or their range: for a repr."""
+    if values.size == 0:
+        return "[]"
+    if values.size <= 3:
+        return "[" + ", ".join(f"{v:.4g}" for v in values.reshape(-1)) + "]"
+    return f"{values.min():.4g}..{values.max():.4g}"
+
+
+def _frozen(value: Any, name: str) -> NDArray:
+    array = np.array(value, dtype=np.float64, order="C")
+    array.flags.writeable = False
+    return array
