@@ -113,26 +113,43 @@ def moments(x, stride, rows, channels, inner, pack, row_blocks, col_blocks, lo, 
 
 
 @inlined
-def _affine_row(x, out, mean, scale, shift):  # type: ignore[no-untyped-def]
-    """out = (x - mean) * scale + shift over one row; all (width,)."""
-    for j in range(x.size):
-        store(out, j, (load(x, j) - mean[j]) * scale[j] + shift[j])
+def _affine_rows(x, x_stride, out, out_stride, rows, width, mean, scale, shift):  # type: ignore[no-untyped-def]
+    """out = (x - mean) * scale + shift, a row of each half at a time, so that parameters load once for two."""
+    half = rows // 2
+    a, b, c = mean[:width], scale[:width], shift[:width]
+    for i in range(half):
+        p, q = i * x_stride, i * out_stride
+        r0, r1 = x[p : p + width], x[p + half * x_stride : p + half * x_stride + width]
+        q0, q1 = out[q : q + width], out[q + half * out_stride : q + half * out_stride + width]
+        for j in range(width):
+            store(q0, j, (load(r0, j) - a[j]) * b[j] + c[j])
+            store(q1, j, (load(r1, j) - a[j]) * b[j] + c[j])
+    for i in range(2 * half, rows):
+        p, q = i * x_stride, i * out_stride
+        r0, q0 = x[p : p + width], out[q : q + width]
+        for j in range(width):
+            store(q0, j, (load(r0, j) - a[j]) * b[j] + c[j])
 
 
 @kernel
 def transform(x, x_stride, out, out_stride, rows, channels, inner, pack, row_blocks, col_blocks, lo, hi, mean, scale, shift):  # type: ignore[no-untyped-def]
     """Items lo..hi, as `moments`; out: flat, or None for in place; the rest: (channels,)."""
+    y = target(x, out)
     for item in range(lo, hi):
         b, k = item // col_blocks, item % col_blocks
         first, last = rows * b // row_blocks, rows * (b + 1) // row_blocks
         c0, c1 = channels * k // col_blocks, channels * (k + 1) // col_blocks
         row = (c1 - c0) * inner
-        a, s, t = np.empty(pack * row), np.empty(pack * row), np.empty(pack * row)
+        apart = pack * row + 64  # the three do not start at one place in a page
+        spread = np.empty(3 * apart)
+        a, s, t = spread[:apart], spread[apart : 2 * apart], spread[2 * apart :]
         _spread(mean[c0:c1], inner, pack, a)
         _spread(scale[c0:c1], inner, pack, s)
         _spread(shift[c0:c1], inner, pack, t)
-        y = target(x, out)
-        for i in range(first, last, pack):
-            width = min(pack, last - i) * row
-            p, q = i * x_stride + c0 * inner, i * out_stride + c0 * inner
-            _affine_row(x[p : p + width], y[q : q + width], a[:width], s[:width], t[:width])
+        packed = (last - first) // pack
+        p, q = first * x_stride + c0 * inner, first * out_stride + c0 * inner
+        _affine_rows(x[p:], pack * x_stride, y[q:], pack * out_stride, packed, pack * row, a, s, t)
+        rest = (last - first) - packed * pack
+        if rest:
+            p, q = p + packed * pack * x_stride, q + packed * pack * out_stride
+            _affine_rows(x[p:], x_stride, y[q:], out_stride, 1, rest * row, a, s, t)

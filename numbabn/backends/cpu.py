@@ -16,7 +16,9 @@ from .threads import parallel_for
 
 ITEMS = 128  # the most parts of one reduction, and so the most threads that share it
 GRAIN = 131072  # values in an item at least: work that outweighs handing it out by far
-WIDE = 512  # columns of a wide row or of a block of them: 4 KB for each accumulator
+NARROW = 128  # columns that several short rows fill together: full vectors, parameters that stay in L1
+WIDE = 2048  # columns of a block of a longer row: accumulators that stay in L2, long sequential reads
+FEW = 32  # a run of fewer values is normalized as part of a row, a longer one by itself
 LONG = 8192  # values that a block of neighbouring planes has at least
 SPREAD = 8  # blocks of channels that are enough to keep all threads busy with whole channels
 CACHED = 16 << 20  # bytes that one thread's channels may take for a second read to come from a cache
@@ -111,7 +113,7 @@ def _moments_parts(window: Window, run: Callable[..., None]) -> tuple[NDArray, N
 
 def _transform_window(window: Window, mean: NDArray, scale: NDArray, shift: NDArray, run: Callable[..., None]) -> None:
     small = window.size <= GRAIN // 4
-    if window.rows:
+    if window.rows and window.inner < FEW:
         pack, row_blocks, col_blocks = _row_blocks(window)
         kernel = _kernels("cpu_rows").transform
         x, out = _ends(window.flat)
@@ -155,7 +157,7 @@ def _row_blocks(window: Window) -> tuple[int, int, int]:
     """(rows packed into one, blocks of rows, blocks of columns)."""
     row = window.channels * window.inner
     contiguous = all(s == row for s in window.outer_stride)
-    pack = max(1, min(WIDE // row, window.outer)) if contiguous and row < WIDE else 1
+    pack = max(1, min(NARROW // row, window.outer)) if contiguous else 1
     col_blocks = min(window.channels, -(-row // WIDE))
     wanted = min(ITEMS, max(1, window.size // GRAIN))
     row_blocks = max(1, min(-(-wanted // col_blocks), window.outer // (8 * pack)))
