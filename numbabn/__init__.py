@@ -1,17 +1,66 @@
-"""numbabn: batch normalization as an array operation, on NumPy arrays."""
+"""numbabn: batch normalization as an array operation.
+
+Per-channel mean and variance in one pass over memory, normalization at the speed of a copy, running
+averages that inference never changes, and state that can be merged, saved and carried elsewhere.
+Importing this loads NumPy and nothing else; numba comes with the first call that computes.
+"""
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from .functional import moments as moments
+__version__ = "0.1.0"
 
-_HOME = {
-    "moments": "functional", "normalize": "functional", "denormalize": "functional", "batch_norm": "functional",
-    "Moments": "statistics",
-    "set_num_threads": "backends.threads", "get_num_threads": "backends.threads", "num_threads": "backends.threads",
-    "set_backend": "backends", "get_backend": "backends", "backend": "backends",
+if TYPE_CHECKING:
+    from .backends import BackendUnavailableError, backend, get_backend, set_backend
+    from .backends.threads import get_num_threads, num_threads, set_num_threads
+    from .batchnorm import BatchNorm
+    from .functional import batch_norm, denormalize, moments, normalize
+    from .report import config, show_config
+    from .state import StateError
+    from .statistics import Moments
+    from .warm import warmup
+
+__all__ = [
+    "BackendUnavailableError",
+    "BatchNorm",
+    "Moments",
+    "StateError",
+    "backend",
+    "batch_norm",
+    "config",
+    "denormalize",
+    "get_backend",
+    "get_num_threads",
+    "moments",
+    "normalize",
+    "num_threads",
+    "set_backend",
+    "set_num_threads",
+    "show_config",
+    "warmup",
+]
+
+_HOMES = {
+    "backends": ("BackendUnavailableError", "backend", "get_backend", "set_backend"),
+    "backends.threads": ("get_num_threads", "num_threads", "set_num_threads"),
+    "batchnorm": ("BatchNorm",),
+    "functional": ("batch_norm", "denormalize", "moments", "normalize"),
+    "report": ("config", "show_config"),
+    "state": ("StateError",),
+    "statistics": ("Moments",),
+    "warm": ("warmup",),
 }
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _HOME: raise AttributeError(name)
-    v = getattr(importlib.import_module("numbabn."+_HOME[name]), name); globals()[name]=v; return v
+    """Import what is asked for, when it is asked for."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'numbabn' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

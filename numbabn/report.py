@@ -1,0 +1,72 @@
+"""What runs where, and why."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from typing import Any, TextIO
+
+from . import __version__, backends
+from .backends import threads
+
+
+def config() -> dict[str, Any]:
+    """What runs where and why, as plain values.
+
+    Returns
+    -------
+    dict
+        Versions; for each backend whether it can run here and if not why not; the choice in force;
+        the thread limit and where it comes from; where compiled kernels are kept.
+
+    Examples
+    --------
+    >>> import numbabn
+    >>> numbabn.config()["backends"]["cpu"]
+    'available'
+    """
+    return {
+        "numbabn": __version__,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in ("numpy", "numba", "llvmlite", "array-api-compat", "ml_dtypes")},
+        "machine": f"{platform.system()} {platform.machine()}",
+        "backends": {
+            name: f"not available: {reason}" if (reason := backends.why_not(name)) else "available"
+            for name in backends.CHOICES
+            if name != "auto"
+        },
+        "backend": backends.current(),
+        "runs on": "cpu",
+        "threads": threads.get_num_threads(),
+        "threads from": threads.limit_reason(),
+        "kernel cache": _cache(),
+    }
+
+
+def show_config(file: TextIO | None = None) -> None:
+    """Print what runs where, and why not elsewhere.
+
+    Parameters
+    ----------
+    file : text file, optional
+        Where to print; standard output if not given.
+    """
+    for key, value in config().items():
+        if isinstance(value, dict):
+            value = "\n".join(f"{name}: {v}" for name, v in value.items()).replace("\n", f"\n{'':14}")
+        print(f"{key:<13} {value}", file=file or sys.stdout)
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _cache() -> str:
+    if os.environ.get("NUMBABN_CACHE", "1") == "0":
+        return "off (NUMBABN_CACHE=0)"
+    return os.environ.get("NUMBA_CACHE_DIR", "numba's default: __pycache__ beside the kernels, or the user's cache")
