@@ -66,7 +66,9 @@ def _item(x, outer_stride, channel_stride, outer, inner, c0, outer_blocks, inner
 
 
 @kernel
-def moments(x, outer_stride, channel_stride, outer, channels, inner, blocks, outer_blocks, inner_blocks, lo, hi, mean, m2):  # type: ignore[no-untyped-def]
+def moments(
+    x, outer_stride, channel_stride, outer, channels, inner, blocks, outer_blocks, inner_blocks, lo, hi, mean, m2
+):  # type: ignore[no-untyped-def]
     """Items lo..hi of channel blocks x parts; x: flat; mean, m2: (outer_blocks * inner_blocks, channels)."""
     parts = outer_blocks * inner_blocks
     for item in range(lo, hi):
@@ -86,7 +88,9 @@ def _affine_run(x, out, mean, scale, shift):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def transform(x, x_outer, x_channel, out, out_outer, out_channel, channels, inner, inner_blocks, lo, hi, mean, scale, shift):  # type: ignore[no-untyped-def]
+def transform(
+    x, x_outer, x_channel, out, out_outer, out_channel, channels, inner, inner_blocks, lo, hi, mean, scale, shift
+):  # type: ignore[no-untyped-def]
     """Items lo..hi of outer x channels x inner_blocks; out: flat, or None for in place."""
     y = target(x, out)
     for item in range(lo, hi):

@@ -132,7 +132,9 @@ def _affine_rows(x, x_stride, out, out_stride, rows, width, mean, scale, shift):
 
 
 @kernel
-def transform(x, x_stride, out, out_stride, rows, channels, inner, pack, row_blocks, col_blocks, lo, hi, mean, scale, shift):  # type: ignore[no-untyped-def]
+def transform(
+    x, x_stride, out, out_stride, rows, channels, inner, pack, row_blocks, col_blocks, lo, hi, mean, scale, shift
+):  # type: ignore[no-untyped-def]
     """Items lo..hi, as `moments`; out: flat, or None for in place; the rest: (channels,)."""
     y = target(x, out)
     for item in range(lo, hi):

@@ -19,7 +19,6 @@ from .options import UNSET, Options
 from .statistics import Moments, brief
 
 
-
 class BatchNorm:
     """Batch normalization with running averages that inference never changes.
 
@@ -412,7 +411,9 @@ class BatchNorm:
         missing, unknown = needed - set(d), set(d) - needed - {"gamma", "beta"}
         if missing or unknown:
             what = f"lacks {', '.join(sorted(missing))}" if missing else f"has unknown {', '.join(sorted(unknown))}"
-            raise ValueError(f"the state {what}; expected {', '.join(sorted(needed))}, and gamma, beta where there are any")
+            raise ValueError(
+                f"the state {what}; expected {', '.join(sorted(needed))}, and gamma, beta where there are any"
+            )
         p = {name: self._options.parameter(d[name], name) for name in needed - {"num_batches"}}
         for name in needed - {"num_batches", "running_mean"}:
             if (p[name] < 0).any():

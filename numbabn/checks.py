@@ -146,7 +146,9 @@ def output(out: Any, x: NDArray, x_name: str = "x") -> tuple[NDArray, Any]:
             f"for example {output_dtype(x.dtype) if _is_real(x.dtype) else 'float64'}"
         )
     if y.shape != x.shape:
-        raise ValueError(f"`out` has shape {y.shape} but `{x_name}` has shape {x.shape}; give an array of the same shape")
+        raise ValueError(
+            f"`out` has shape {y.shape} but `{x_name}` has shape {x.shape}; give an array of the same shape"
+        )
     if not y.flags.writeable:
         raise ValueError("`out` is read-only; give an array that can be written")
     if any(s == 0 and n > 1 for s, n in zip(y.strides, y.shape, strict=True)) or _overlaps_itself(y):
@@ -161,9 +163,7 @@ def output(out: Any, x: NDArray, x_name: str = "x") -> tuple[NDArray, Any]:
 
 def same_memory(a: NDArray, b: NDArray) -> bool:
     """Whether both are the same elements in the same order: a call that is in place."""
-    return (
-        a.ctypes.data == b.ctypes.data and a.strides == b.strides and a.shape == b.shape and a.dtype == b.dtype
-    )
+    return a.ctypes.data == b.ctypes.data and a.strides == b.strides and a.shape == b.shape and a.dtype == b.dtype
 
 
 def _overlaps_itself(y: NDArray) -> bool:

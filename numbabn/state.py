@@ -48,9 +48,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def save(
-    path: str | os.PathLike[str], kind: str, config: Mapping[str, Any], arrays: Mapping[str, NDArray]
-) -> None:
+def save(path: str | os.PathLike[str], kind: str, config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> None:
     """Write a state to `path`, replacing what was there."""
     schema = {
         "format": "numbabn",

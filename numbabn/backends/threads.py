@@ -146,7 +146,10 @@ def default_limit() -> tuple[int, str]:
         return int(text), "NUMBABN_NUM_THREADS"
     if multiprocessing.current_process().daemon:
         return 1, "a daemonic worker process, one of several"
-    limit, reason = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, "CPUs of this process"
+    limit, reason = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "CPUs of this process",
+    )
     quota = _cgroup_quota()
     if quota is not None and quota < limit:
         limit, reason = quota, "cgroup CPU quota"
