@@ -15,7 +15,7 @@ TILE = 8192  # values between two merges
 
 
 @reduction
-def _sums(x, pivot):  # type: ignore[no-untyped-def]
+def _sums(x, pivot):
     """Sum of the shifted values of one run, and of their squares; x: (n,)."""
     s1, s2 = 0.0, 0.0
     for i in range(x.size):
@@ -26,7 +26,7 @@ def _sums(x, pivot):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _block(x, outer_stride, channel_stride, outer, n, mean, m2):  # type: ignore[no-untyped-def]
+def _block(x, outer_stride, channel_stride, outer, n, mean, m2):
     """Moments of `outer` x channels runs of n values; mean, m2: (channels,), written."""
     channels = mean.size
     pivot, s1, s2 = np.empty(channels), np.zeros(channels), np.zeros(channels)
@@ -56,7 +56,7 @@ def _block(x, outer_stride, channel_stride, outer, n, mean, m2):  # type: ignore
 
 
 @kernel
-def _item(x, outer_stride, channel_stride, outer, inner, c0, outer_blocks, inner_blocks, part, mean, m2):  # type: ignore[no-untyped-def]
+def _item(x, outer_stride, channel_stride, outer, inner, c0, outer_blocks, inner_blocks, part, mean, m2):
     """Moments of one part of outer_blocks x inner_blocks, channels from c0; mean, m2: (block,)."""
     b, k = part // inner_blocks, part % inner_blocks
     o0, o1 = outer * b // outer_blocks, outer * (b + 1) // outer_blocks
@@ -68,7 +68,7 @@ def _item(x, outer_stride, channel_stride, outer, inner, c0, outer_blocks, inner
 @kernel
 def moments(
     x, outer_stride, channel_stride, outer, channels, inner, blocks, outer_blocks, inner_blocks, lo, hi, mean, m2
-):  # type: ignore[no-untyped-def]
+):
     """Items lo..hi of channel blocks x parts; x: flat; mean, m2: (outer_blocks * inner_blocks, channels)."""
     parts = outer_blocks * inner_blocks
     for item in range(lo, hi):
@@ -81,7 +81,7 @@ def moments(
 
 
 @inlined
-def _affine_run(x, out, mean, scale, shift):  # type: ignore[no-untyped-def]
+def _affine_run(x, out, mean, scale, shift):
     """out = (x - mean) * scale + shift over one run of one channel; x, out: (n,)."""
     for i in range(x.size):
         store(out, i, (load(x, i) - mean) * scale + shift)
@@ -90,7 +90,7 @@ def _affine_run(x, out, mean, scale, shift):  # type: ignore[no-untyped-def]
 @kernel
 def transform(
     x, x_outer, x_channel, out, out_outer, out_channel, channels, inner, inner_blocks, lo, hi, mean, scale, shift
-):  # type: ignore[no-untyped-def]
+):
     """Items lo..hi of outer x channels x inner_blocks; out: flat, or None for in place."""
     y = target(x, out)
     for item in range(lo, hi):
@@ -105,7 +105,7 @@ def transform(
 def train(
     x, x_outer, x_channel, out, out_outer, out_channel, outer, channels, inner, blocks, outer_blocks, inner_blocks,
     lo, hi, count, mean, m2, gamma, beta, eps,
-):  # fmt: skip  # type: ignore[no-untyped-def]
+):  # fmt: skip
     """Channel blocks lo..hi: moments as in `moments`, merged into mean[0], m2[0], then the transform.
 
     count: (parts,) values in each part. The second pass goes backwards, to meet first what is still cached.

@@ -16,7 +16,7 @@ TILE = 1024  # rows between two merges: the bound on the error of M2 grows with 
 
 
 @kernel
-def _add_row(x, pivot, s1, s2):  # type: ignore[no-untyped-def]
+def _add_row(x, pivot, s1, s2):
     """Add one row's shifted values and squares; all (width,)."""
     for j in range(s1.size):
         d = load(x, j) - pivot[j]
@@ -25,7 +25,7 @@ def _add_row(x, pivot, s1, s2):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _add_rows(x, stride, rows, pivot, s1, s2):  # type: ignore[no-untyped-def]
+def _add_rows(x, stride, rows, pivot, s1, s2):
     """Add `rows` rows, eight at a time, one from each eighth of them.
 
     Eight streams far apart are each sequential to the prefetcher: eight neighbouring rows
@@ -49,7 +49,7 @@ def _add_rows(x, stride, rows, pivot, s1, s2):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _spread(value, inner, pack, out):  # type: ignore[no-untyped-def]
+def _spread(value, inner, pack, out):
     """Repeat (channels,) over the pack x channels x inner columns of a wide row."""
     j = 0
     for _ in range(pack):
@@ -60,14 +60,14 @@ def _spread(value, inner, pack, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _finite(value, out):  # type: ignore[no-untyped-def]
+def _finite(value, out):
     """Pivots: the values, with 0 for NaN and infinity, which would spread to the mean."""
     for c in range(value.size):
         out[c] = value[c] if np.isfinite(value[c]) else 0.0
 
 
 @kernel
-def _block(x, stride, rows, inner, pack, count, mean, m2):  # type: ignore[no-untyped-def]
+def _block(x, stride, rows, inner, pack, count, mean, m2):
     """Merge `rows` rows into (count, mean, m2); mean, m2: (channels,). Returns the new count."""
     channels = mean.size
     width = pack * channels * inner
@@ -97,7 +97,7 @@ def _block(x, stride, rows, inner, pack, count, mean, m2):  # type: ignore[no-un
 
 
 @kernel
-def moments(x, stride, rows, channels, inner, pack, row_blocks, col_blocks, lo, hi, mean, m2):  # type: ignore[no-untyped-def]
+def moments(x, stride, rows, channels, inner, pack, row_blocks, col_blocks, lo, hi, mean, m2):
     """Items lo..hi of row_blocks x col_blocks; x: flat; mean, m2: (row_blocks, channels)."""
     for item in range(lo, hi):
         b, k = item // col_blocks, item % col_blocks
@@ -113,7 +113,7 @@ def moments(x, stride, rows, channels, inner, pack, row_blocks, col_blocks, lo, 
 
 
 @inlined
-def _affine_rows(x, x_stride, out, out_stride, rows, width, mean, scale, shift):  # type: ignore[no-untyped-def]
+def _affine_rows(x, x_stride, out, out_stride, rows, width, mean, scale, shift):
     """out = (x - mean) * scale + shift, a row of each half at a time, so that parameters load once for two."""
     half = rows // 2
     a, b, c = mean[:width], scale[:width], shift[:width]
@@ -134,7 +134,7 @@ def _affine_rows(x, x_stride, out, out_stride, rows, width, mean, scale, shift):
 @kernel
 def transform(
     x, x_stride, out, out_stride, rows, channels, inner, pack, row_blocks, col_blocks, lo, hi, mean, scale, shift
-):  # type: ignore[no-untyped-def]
+):
     """Items lo..hi, as `moments`; out: flat, or None for in place; the rest: (channels,)."""
     y = target(x, out)
     for item in range(lo, hi):

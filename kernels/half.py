@@ -15,46 +15,46 @@ BFLOAT = np.dtype([("bfloat", np.uint16)])
 
 
 @intrinsic
-def half_to_float(typingctx, bits):  # type: ignore[no-untyped-def]
+def half_to_float(typingctx, bits):
     """uint16 holding a float16 -> float32, exact."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         return builder.fpext(builder.bitcast(args[0], ir.HalfType()), ir.FloatType())
 
     return types.float32(types.uint16), codegen
 
 
 @intrinsic
-def float_to_half(typingctx, value):  # type: ignore[no-untyped-def]
+def float_to_half(typingctx, value):
     """float32 -> uint16 holding the nearest float16, ties to even."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         return builder.bitcast(builder.fptrunc(args[0], ir.HalfType()), ir.IntType(16))
 
     return types.uint16(types.float32), codegen
 
 
 @intrinsic
-def bits_to_float(typingctx, bits):  # type: ignore[no-untyped-def]
+def bits_to_float(typingctx, bits):
     """uint32 -> the float32 with these bits."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         return builder.bitcast(args[0], ir.FloatType())
 
     return types.float32(types.uint32), codegen
 
 
 @intrinsic
-def float_to_bits(typingctx, value):  # type: ignore[no-untyped-def]
+def float_to_bits(typingctx, value):
     """float32 -> its bits as uint32."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         return builder.bitcast(args[0], ir.IntType(32))
 
     return types.uint32(types.float32), codegen
 
 
-def load(x, i):  # type: ignore[no-untyped-def]
+def load(x, i):
     """Element i of a flat array as float64."""
     value = x[i]
     if x.dtype == HALF:
@@ -64,7 +64,7 @@ def load(x, i):  # type: ignore[no-untyped-def]
     return np.float64(value)
 
 
-def store(out, i, value):  # type: ignore[no-untyped-def]
+def store(out, i, value):
     """Round a float64 to the type of out[i] and write it there."""
     if out.dtype == HALF:
         out[i]["half"] = np.float32(value).astype(np.float16).view(np.uint16)
@@ -74,23 +74,23 @@ def store(out, i, value):  # type: ignore[no-untyped-def]
         out[i] = value
 
 
-def target(x, out):  # type: ignore[no-untyped-def]
+def target(x, out):
     """The array to write to: out, or x itself where out is None (so that the compiler knows it is in place)."""
     return x if out is None else out
 
 
-def _nearest_bfloat(bits, is_nan):  # type: ignore[no-untyped-def]
+def _nearest_bfloat(bits, is_nan):
     """Upper 16 of 32 bits, ties to even; a NaN stays a quiet NaN."""
     rounded = np.uint32(bits) + np.uint32(0x7FFF) + ((np.uint32(bits) >> np.uint32(16)) & np.uint32(1))
     return np.uint16((np.uint32(0x7FC00000) if is_nan else rounded) >> np.uint32(16))
 
 
-def _field(array):  # type: ignore[no-untyped-def]
+def _field(array):
     return next(iter(array.dtype.fields)) if isinstance(array.dtype, types.Record) else ""
 
 
 @overload(load)
-def _load(x, i):  # type: ignore[no-untyped-def]
+def _load(x, i):
     if _field(x) == "half":
         return lambda x, i: np.float64(half_to_float(x[i].half))
     if _field(x) == "bfloat":
@@ -99,30 +99,30 @@ def _load(x, i):  # type: ignore[no-untyped-def]
 
 
 @overload(store)
-def _store(out, i, value):  # type: ignore[no-untyped-def]
+def _store(out, i, value):
     if _field(out) == "half":
 
-        def store_half(out, i, value):  # type: ignore[no-untyped-def]
+        def store_half(out, i, value):
             out[i].half = float_to_half(np.float32(value))
 
         return store_half
     if _field(out) == "bfloat":
 
-        def store_bfloat(out, i, value):  # type: ignore[no-untyped-def]
+        def store_bfloat(out, i, value):
             bits = float_to_bits(np.float32(value))
             rounded = np.uint32(bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))
             out[i].bfloat = np.uint16((np.uint32(0x7FC00000) if value != value else rounded) >> np.uint32(16))
 
         return store_bfloat
 
-    def store_native(out, i, value):  # type: ignore[no-untyped-def]
+    def store_native(out, i, value):
         out[i] = value
 
     return store_native
 
 
 @overload(target)
-def _target(x, out):  # type: ignore[no-untyped-def]
+def _target(x, out):
     if isinstance(out, types.NoneType):
         return lambda x, out: x
     return lambda x, out: out

@@ -1,5 +1,6 @@
 """The only place with numba options, and the kernel cache."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -43,19 +44,15 @@ class _RoomCache(FunctionCache):
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        try:
+        with contextlib.suppress(OSError, EOFError):  # read-only, full, or a broken index: go on uncached
             super().save_overload(sig, data)
-        except (OSError, EOFError):  # read-only, full, or a broken index: go on uncached
-            pass
 
 
 def _compiled(function: Callable[..., Any], fastmath: set[str], **options: Any) -> Any:
     dispatcher = njit(nogil=True, error_model="numpy", fastmath=fastmath, **options)(function)
     if os.environ.get("NUMBABN_CACHE", "1") != "0" and hasattr(dispatcher, "_cache"):
-        try:
+        with contextlib.suppress(RuntimeError, OSError):  # no writable place for a cache anywhere
             dispatcher._cache = _RoomCache(function)
-        except (RuntimeError, OSError):  # no writable place for a cache anywhere
-            pass
     return dispatcher
 
 

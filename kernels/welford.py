@@ -11,7 +11,7 @@ from .jit import kernel
 
 
 @kernel
-def close(count, pivot, s1, s2):  # type: ignore[no-untyped-def]
+def close(count, pivot, s1, s2):
     """(mean, M2) of `count` values from their sums about `pivot`; scalars, count > 0."""
     mean = pivot + s1 / count
     m2 = s2 - s1 * (s1 / count)
@@ -24,7 +24,7 @@ def close(count, pivot, s1, s2):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def merge(na, ma, sa, nb, mb, sb):  # type: ignore[no-untyped-def]
+def merge(na, ma, sa, nb, mb, sb):
     """(count, mean, M2) of two parts together (Chan et al. 1979, eq. 2.1); scalars."""
     if nb == 0:
         return na, ma, sa
@@ -39,7 +39,7 @@ def merge(na, ma, sa, nb, mb, sb):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def merge_tree(count, mean, m2):  # type: ignore[no-untyped-def]
+def merge_tree(count, mean, m2):
     """Merge parts in a fixed binary tree, in place; count: (parts,), mean and m2: (parts, channels)."""
     parts, channels = mean.shape
     step = 1
@@ -54,7 +54,7 @@ def merge_tree(count, mean, m2):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def merge_at(count, mean, m2, at, part_count, part_mean, part_m2):  # type: ignore[no-untyped-def]
+def merge_at(count, mean, m2, at, part_count, part_mean, part_m2):
     """Merge a part into channels `at`, in place; count, mean, m2: (channels,), the rest: (at.size,)."""
     for k in range(at.size):
         c = at[k]
@@ -62,7 +62,7 @@ def merge_at(count, mean, m2, at, part_count, part_mean, part_m2):  # type: igno
 
 
 @kernel
-def scale_of(var, gamma, eps):  # type: ignore[no-untyped-def]
+def scale_of(var, gamma, eps):
     """gamma / sqrt(var + eps), and 0 where both var and eps are 0: a constant channel gives beta."""
     total = var + eps
     if total == 0.0:

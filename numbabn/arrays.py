@@ -25,7 +25,7 @@ class _Alias:
 
 def is_bfloat16(dtype: np.dtype[Any]) -> bool:
     """Whether this is ml_dtypes' bfloat16, without importing ml_dtypes."""
-    return dtype.name == "bfloat16"
+    return dtype.type.__name__ == "bfloat16"
 
 
 def kernel_ready(flat: NDArray) -> NDArray:

@@ -280,7 +280,14 @@ class BatchNorm:
     # Where it is kept ------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """What was learned, as copies: running_mean, running_var, count, num_batches, and where there are any m2, gamma, beta."""
+        """What was learned, as copies.
+
+        Returns
+        -------
+        dict
+            running_mean, running_var, count and num_batches; m2 of a cumulative average; gamma and
+            beta where there are any.
+        """
         running = self._running
         d: dict[str, Any] = {"num_batches": running.batches}
         d |= {name: array.copy() for name, array in _arrays(running, self._gamma, self._beta).items()}
@@ -329,7 +336,8 @@ class BatchNorm:
         try:
             batches = config.pop("num_batches")
             # JSON has lists where there were tuples.
-            bn = cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in config.items()})
+            options: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in config.items()}
+            bn = cls(**options)
             bn.load_state_dict(arrays | {"num_batches": batches})
         except (KeyError, TypeError, ValueError) as error:
             raise state.StateError(f"{os.fspath(path)!r} holds a BatchNorm that makes no sense: {error}") from error
@@ -440,8 +448,8 @@ def _arrays(running: Running, gamma: NDArray | None, beta: NDArray | None) -> di
 
 
 def _nonfinite(batch: Moments) -> NDArray:
-    return ~(np.isfinite(batch.mean) & np.isfinite(batch.m2))
+    return np.asarray(~(np.isfinite(batch.mean) & np.isfinite(batch.m2)))
 
 
 def _biased(batch: Moments) -> NDArray:
-    return batch.m2 / max(batch.count, 1.0)
+    return np.asarray(batch.m2 / max(batch.count, 1.0))

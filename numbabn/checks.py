@@ -121,7 +121,8 @@ def flag(value: Any, name: str) -> bool:
         if array.ndim == 0 and array.dtype == np.bool_:
             return bool(array)
         raise TypeError(
-            f"`{name}` is an array of shape {array.shape} and dtype {array.dtype}; expected a bool or a 0-d boolean array"
+            f"`{name}` is an array of shape {array.shape} and dtype {array.dtype}; "
+            "expected a bool or a 0-d boolean array"
         )
     raise TypeError(f"`{name}` is {value!r}; expected a bool or a 0-d boolean array: try `bool(...)`")
 
@@ -180,7 +181,7 @@ def _may_overlap(a: NDArray, b: NDArray) -> bool:
     if not np.may_share_memory(a, b):
         return False
     try:
-        return np.shares_memory(a, b, max_work=10_000)
+        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]  # the stub knows 0 and -1 only
     except TooHardError:
         return True
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import backends, checks
-from .arrays import NDArray
+from .arrays import NDArray, take
 
 POLICIES = ("skip", "raise", "propagate")
 UNSET: Any = object()
@@ -66,7 +66,7 @@ class Options:
 
     def parameter(self, value: Any, name: str) -> NDArray:
         """One number for each channel, read-only; a single number stands for all."""
-        p, _ = checks.take(value, name)
+        p, _ = take(value, name)
         if p.shape not in ((), self.channels):
             raise ValueError(
                 f"`{name}` has shape {p.shape}; expected one number, or one for each of the channels {self.channels}"

@@ -60,18 +60,15 @@ def save(path: str | os.PathLike[str], kind: str, config: Mapping[str, Any], arr
     members: dict[str, NDArray] = {"schema": np.array(json.dumps(schema))}
     members |= {name: np.ascontiguousarray(a, dtype=np.float64).reshape(a.shape) for name, a in arrays.items()}
     with atomic(path) as temporary, temporary.open("xb") as file:
-        np.savez(file, allow_pickle=False, **members)  # type: ignore[arg-type]
+        np.savez(file, allow_pickle=False, **members)
 
 
 def load(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, NDArray]]:
     """(config, arrays) of the state of this kind in `path`."""
+    content = Path(path).read_bytes()
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             return _read(archive, kind)
-    except OSError as error:
-        if error.errno is None:  # zipfile's own complaint, not the file system's
-            raise StateError(f"{os.fspath(path)!r} is not a numbabn state: {error}") from error
-        raise
     except StateError as error:
         raise StateError(f"{os.fspath(path)!r} is not a numbabn state that can be read: {error}") from None
     except Exception as error:  # zipfile and numpy raise many kinds over damaged bytes

@@ -10,6 +10,7 @@ import contextvars
 import importlib
 import os
 from collections.abc import Iterator
+from functools import cache
 from typing import Protocol, cast
 
 from ..arrays import NDArray
@@ -41,6 +42,11 @@ _block_choice: contextvars.ContextVar[str | None] = contextvars.ContextVar("numb
 _process_choice: str | None = None
 
 
+@cache
+def _loaded(name: str) -> Backend:
+    return cast(Backend, importlib.import_module(TABLE[name]))
+
+
 def why_not(name: str) -> str | None:
     """The reason that a backend cannot run here, or None where it can."""
     if name in TABLE:
@@ -56,7 +62,7 @@ def select(name: str | None = None) -> Backend:
     reason = why_not(wanted)
     if reason is not None:
         raise BackendUnavailableError(f"backend {wanted!r} cannot run here: {reason}; choose 'cpu' or 'auto'")
-    return cast(Backend, importlib.import_module(TABLE[wanted]))
+    return _loaded(wanted)
 
 
 def current() -> str:

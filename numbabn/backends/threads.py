@@ -32,7 +32,14 @@ class _Runtime:
         self.pool_size = 0
         self.callers = 0
         self.helpers = 0
-        self.limit, self.reason = default_limit()
+        self.limit = 0  # 0: nobody has asked yet
+        self.reason = ""
+
+    def known_limit(self) -> int:
+        """The thread limit, found out at the first use: a forked worker learns only late what it is."""
+        if self.limit == 0:
+            self.limit, self.reason = default_limit()
+        return self.limit
 
     def enter(self, wanted: int, limit: int) -> int:
         """Count a caller in; returns how many helpers it may have."""
@@ -55,7 +62,7 @@ class _Runtime:
             if self.pool is None or self.pool_size < helpers:
                 if self.pool is not None:
                     self.pool.shutdown(wait=False)
-                self.pool_size = max(helpers, self.limit - 1)
+                self.pool_size = max(helpers, self.known_limit() - 1)
                 self.pool = ThreadPoolExecutor(self.pool_size, "numbabn", initializer=_mark_helper)
             with contextlib.suppress(RuntimeError):  # the interpreter is shutting down, or no more threads
                 for _ in range(helpers):
@@ -185,7 +192,7 @@ def get_num_threads() -> int:
     ...     numbabn.get_num_threads()
     1
     """
-    return _block_limit.get() or _runtime.limit
+    return _block_limit.get() or _runtime.known_limit()
 
 
 def set_num_threads(n: int) -> None:
@@ -232,6 +239,7 @@ def num_threads(n: int) -> Iterator[None]:
 
 def limit_reason() -> str:
     """Where the thread limit comes from."""
+    get_num_threads()
     return "num_threads block" if _block_limit.get() else _runtime.reason
 
 
