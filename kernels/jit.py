@@ -40,7 +40,9 @@ class _RoomCache(FunctionCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)
-        except Exception:  # a truncated or foreign file: compile instead
+        except Exception:  # a truncated or foreign file: begin anew, and compile
+            with contextlib.suppress(OSError):
+                self.flush()
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:

@@ -292,7 +292,7 @@ def test_use_at_interpreter_exit():
     )
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
-    assert sorted(result.stdout.split()) == sorted("thread 200000.0 atexit 200000.0 del 200000.0".split())
+    assert sorted(result.stdout.split()) == sorted(["thread", "200000.0", "atexit", "200000.0", "del", "200000.0"])
 
 
 def test_ctrl_c_leaves_a_working_process():

@@ -1,0 +1,41 @@
+# make run: set up and do the main job.   make test: set up what tests need and run them all.
+VENV   := .venv
+PYTHON ?= python3
+BIN    := $(VENV)/bin
+# Compiled kernels are kept in the checkout, never beside installed packages.
+export NUMBA_CACHE_DIR := $(CURDIR)/.cache/numba
+
+.PHONY: run test lint versus clean
+
+run: $(VENV)/.run
+	$(BIN)/numbabn demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m coverage report --fail-under=95
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+versus: $(VENV)/.test
+	$(BIN)/python asv_bench/versus.py
+
+clean:
+	rm -rf $(VENV) .cache build dist *.egg-info demo
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV) || { echo "'$(PYTHON) -m venv' failed: on Debian, apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
+
+$(VENV)/.run: pyproject.toml $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cli]'
+	touch $@
+
+$(VENV)/.test: pyproject.toml $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+$(VENV)/.lint: pyproject.toml $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[lint]'
+	touch $@
