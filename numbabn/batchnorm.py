@@ -371,10 +371,11 @@ class BatchNorm:
             values = np.unique(running.count)
             seen = f"{values[0]:,.0f}" if values.size == 1 else f"{values[0]:,.0f} to {values[-1]:,.0f}"
             learned = (
-                f"{running.batches:,} batches, {seen} values per channel, "
+                f"{running.batches:,} batch{'es' * (running.batches != 1)}, {seen} values per channel, "
                 f"mean {brief(running.mean)}, std {brief(np.sqrt(running.var))}"
             )
-        return f"<BatchNorm({channels}, axis={self.axis}, momentum={self.momentum}, eps={self.eps:g}): {learned}>"
+        momentum = "None" if self.momentum is None else f"{self.momentum:g}"
+        return f"<BatchNorm({channels}, axis={self.axis}, momentum={momentum}, eps={self.eps:g}): {learned}>"
 
     # How -------------------------------------------------------------------------------------------
 
