@@ -1,0 +1,22 @@
+"""What all tests share: hypothesis profiles, and a thread limit that allows several threads on any machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import numbabn
+import pytest
+from hypothesis import HealthCheck, settings
+
+_SLOW_START = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]  # the first example compiles
+settings.register_profile("dev", deadline=None, max_examples=60, suppress_health_check=_SLOW_START)
+settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.fixture
+def threads() -> Iterator[int]:
+    """Several threads, however few cores there are."""
+    with numbabn.num_threads(3):
+        yield 3
