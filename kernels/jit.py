@@ -8,6 +8,7 @@ from typing import Any
 
 from numba import njit
 from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.compiler_lock import global_compiler_lock
 
 # NaN and infinity must come through, so never "nnan" or "ninf".
 _CONTRACT = {"contract"}
@@ -71,3 +72,12 @@ def inlined(function: Callable[..., Any]) -> Any:
 def reduction(function: Callable[..., Any]) -> Any:
     """Compile like `kernel`, and let the compiler split one long sum into vector lanes."""
     return _compiled(function, _REASSOCIATE)
+
+
+# A child forked while another thread compiles would wait forever for that thread to end: fork when it has.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )

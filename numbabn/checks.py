@@ -152,7 +152,7 @@ def output(out: Any, x: NDArray, x_name: str = "x") -> tuple[NDArray, Any]:
         )
     if not y.flags.writeable:
         raise ValueError("`out` is read-only; give an array that can be written")
-    if any(s == 0 and n > 1 for s, n in zip(y.strides, y.shape, strict=True)) or _overlaps_itself(y):
+    if _overlaps_itself(y):
         raise ValueError("`out` holds several elements at one place in memory (a broadcast view); give a plain array")
     if not same_memory(y, x) and _may_overlap(y, x):
         raise ValueError(
@@ -169,6 +169,8 @@ def same_memory(a: NDArray, b: NDArray) -> bool:
 
 def _overlaps_itself(y: NDArray) -> bool:
     """Whether two indexes reach one element, by the usual sufficient test on sorted strides."""
+    if y.size == 0:
+        return False
     reach = y.itemsize
     for stride, n in sorted((abs(s), n) for s, n in zip(y.strides, y.shape, strict=True) if n > 1):
         if stride < reach:

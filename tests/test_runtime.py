@@ -236,6 +236,35 @@ def test_fork_while_other_threads_compute():
     assert result.stdout == "ok\n", result.stderr
 
 
+def test_fork_while_another_thread_compiles():
+    result = run_python(
+        """
+        import os, signal, threading, warnings, numpy as np, numbabn
+        from numba.core.compiler_lock import global_compiler_lock
+        warnings.simplefilter("ignore", DeprecationWarning)
+        x = np.random.default_rng(0).standard_normal((1000, 8))
+        numbabn.moments(x.astype("f4"))
+        compiler = threading.Thread(target=numbabn.batch_norm, args=(x,))
+        compiler.start()
+        compiling = 0
+        while compiler.is_alive() and not compiling:
+            if global_compiler_lock._lock.acquire(blocking=False):
+                global_compiler_lock._lock.release()
+            else:
+                compiling = 1
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)
+            numbabn.batch_norm(x)
+            os._exit(0)
+        compiler.join()
+        print(compiling, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        """,
+        NUMBABN_CACHE="0",
+    )
+    assert result.stdout == "1 0\n", result.stderr
+
+
 def moments_of(seed):
     x = np.random.default_rng(seed).standard_normal((100_000, 4))
     return numbabn.moments(x).to_dict(), numbabn.get_num_threads()
