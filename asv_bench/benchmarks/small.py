@@ -1,0 +1,41 @@
+"""Small arrays, where a call costs more than its arithmetic. NUMBABN_BENCH_SCALE does not change them."""
+
+import numbabn
+
+from . import check_moments, check_output, check_trained, draw, touched
+
+
+class Small:
+    """Microseconds a call: one observation, one small image."""
+
+    params = ("1x4", "1x64x7x7")
+    param_names = ("shape",)
+
+    def setup(self, shape):
+        self.x = draw(tuple(map(int, shape.split("x"))))
+        self.out = touched(self.x)
+        self.bn = numbabn.BatchNorm(self.x.shape[1], axis=1)
+        check_moments(numbabn.moments(self.x, axis=1), self.x, 1)
+        check_output(self.normalize(), self.x, 1, 100.0, 225.0)
+        check_trained(numbabn.batch_norm(self.x, axis=1, out=self.out)[0], self.x, 1)
+        check_trained(self.bn(self.x, training=True, out=self.out), self.x, 1)
+        mean, var = self.bn.running_mean, self.bn.running_var
+        check_output(self.bn(self.x, out=self.out), self.x, 1, mean, var)
+
+    def normalize(self):
+        return numbabn.normalize(self.x, 100.0, 225.0, axis=1, out=self.out)
+
+    def time_moments(self, shape):
+        numbabn.moments(self.x, axis=1)
+
+    def time_normalize(self, shape):
+        self.normalize()
+
+    def time_batch_norm(self, shape):
+        numbabn.batch_norm(self.x, axis=1, out=self.out)
+
+    def time_training_step(self, shape):
+        self.bn(self.x, training=True, out=self.out)
+
+    def time_inference(self, shape):
+        self.bn(self.x, out=self.out)

@@ -1,0 +1,83 @@
+"""Normalization by given statistics, and its inverse."""
+
+import numpy as np
+
+import numbabn
+
+from . import array, check_output, touched
+
+TOLERANCE = {"float64": 1e-12, "uint8": 1e-6, "float16": 2e-3}
+
+
+class Normalize:
+    """Into a given array, into a new one, in place."""
+
+    params = (("rows-3", "rows-64", "nchw", "strided"),)
+    param_names = ("layout",)
+
+    def setup(self, layout):
+        self.x, self.axis = array(layout)
+        self.out = touched(self.x)
+        channels = self.x.shape[self.axis]
+        self.mean = np.linspace(95, 105, channels)
+        self.var = np.linspace(200, 250, channels)
+        for out in (self.out, None):
+            y = numbabn.normalize(self.x, self.mean, self.var, axis=self.axis, out=out)
+            check_output(y, self.x, self.axis, self.mean, self.var)
+        # Mean 0 and variance 1 do the same work and leave the values alone, however often it is repeated.
+        before = self.x[:100].copy()
+        numbabn.normalize(self.x, 0, 1, eps=0, axis=self.axis, out=self.x)
+        np.testing.assert_array_equal(self.x[:100], before)
+
+    def time_out_given(self, layout):
+        numbabn.normalize(self.x, self.mean, self.var, axis=self.axis, out=self.out)
+
+    def time_fresh(self, layout):
+        numbabn.normalize(self.x, self.mean, self.var, axis=self.axis)
+
+    def time_in_place(self, layout):
+        numbabn.normalize(self.x, 0, 1, eps=0, axis=self.axis, out=self.x)
+
+
+class Denormalize:
+    """The inverse, with gamma and beta."""
+
+    params = (("rows-64", "nchw"),)
+    param_names = ("layout",)
+
+    def setup(self, layout):
+        x, self.axis = array(layout)
+        channels = x.shape[self.axis]
+        self.given = (
+            np.linspace(95, 105, channels),
+            np.linspace(200, 250, channels),
+            np.linspace(0.5, 2, channels),
+            np.linspace(-1, 1, channels),
+        )
+        self.y = numbabn.normalize(x, *self.given, axis=self.axis)
+        check_output(self.y, x, self.axis, *self.given)
+        self.out = touched(x)
+        numbabn.denormalize(self.y, *self.given, axis=self.axis, out=self.out)
+        np.testing.assert_allclose(self.out, x, rtol=1e-6)
+
+    def time_out_given(self, layout):
+        numbabn.denormalize(self.y, *self.given, axis=self.axis, out=self.out)
+
+
+class DTypes:
+    """Other types: float32 comes out of 8-bit data, and a 16-bit float is rounded once."""
+
+    params = (tuple(TOLERANCE),)
+    param_names = ("dtype",)
+
+    def setup(self, dtype):
+        from numbabn.kernels import reference
+
+        self.x, self.axis = array("rows-64", dtype)
+        self.out = touched(self.x)
+        self.time_out_given(dtype)
+        expected = reference.normalize(self.x, (self.axis,), 100.0, 225.0)
+        np.testing.assert_allclose(self.out, expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+    def time_out_given(self, dtype):
+        numbabn.normalize(self.x, 100.0, 225.0, axis=self.axis, out=self.out)
