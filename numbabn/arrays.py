@@ -92,7 +92,10 @@ def _converted(value: Any, name: str) -> NDArray:
 
 
 def _from_dlpack(value: Any, name: str) -> tuple[NDArray, Callable[[NDArray], Any]]:
-    device = value.__dlpack_device__()
+    try:
+        device = value.__dlpack_device__()
+    except (ValueError, RuntimeError, TypeError) as error:
+        return _without_dlpack(value, name, error)
     if int(device[0]) != 1:  # kDLCPU
         raise TypeError(
             f"`{name}` is a {type(value).__module__.split('.')[0]} array on device {value.device}, and the CPU backend "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import threading
 import warnings
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import averages, backends, checks, functional, state
+from . import averages, backends, checks, functional, state, statedict
 from .arrays import NDArray
 from .averages import Running
 from .options import UNSET, Options
@@ -290,7 +289,7 @@ class BatchNorm:
         """
         running = self._running
         d: dict[str, Any] = {"num_batches": running.batches}
-        d |= {name: array.copy() for name, array in _arrays(running, self._gamma, self._beta).items()}
+        d |= {name: array.copy() for name, array in statedict.arrays(running, self._gamma, self._beta).items()}
         return d
 
     def load_state_dict(self, d: Mapping[str, Any]) -> None:
@@ -301,7 +300,7 @@ class BatchNorm:
         d : mapping
             With exactly the names that `state_dict` of this object has; gamma and beta may be left out.
         """
-        running, gamma, beta = self._from_arrays(d)
+        running, gamma, beta = statedict.checked(d, self._options)
         with self._lock:
             self._running, self._gamma, self._beta = running, gamma, beta
 
@@ -319,7 +318,7 @@ class BatchNorm:
         """
         running = self._running
         config = asdict(self._options) | {"num_batches": running.batches}
-        state.save(path, "batchnorm", config, _arrays(running, self._gamma, self._beta))
+        state.save(path, "batchnorm", config, statedict.arrays(running, self._gamma, self._beta))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> BatchNorm:
@@ -413,39 +412,6 @@ class BatchNorm:
             raise ValueError(
                 f"the batch has NaN or infinity {checks.in_channels(bad)}; clean it, or choose nonfinite='skip'"
             )
-
-    def _from_arrays(self, d: Mapping[str, Any]) -> tuple[Running, NDArray | None, NDArray | None]:
-        """A checked state from the names of `state_dict`."""
-        needed = {"running_mean", "running_var", "count", "num_batches"} | ({"m2"} if self.momentum is None else set())
-        missing, unknown = needed - set(d), set(d) - needed - {"gamma", "beta"}
-        if missing or unknown:
-            what = f"lacks {', '.join(sorted(missing))}" if missing else f"has unknown {', '.join(sorted(unknown))}"
-            raise ValueError(
-                f"the state {what}; expected {', '.join(sorted(needed))}, and gamma, beta where there are any"
-            )
-        p = {name: self._options.parameter(d[name], name) for name in needed - {"num_batches"}}
-        for name in needed - {"num_batches", "running_mean"}:
-            if (p[name] < 0).any():
-                raise ValueError(f"`{name}` is negative {checks.in_channels(p[name] < 0)}; expected 0 or more")
-        if not np.isfinite(p["count"]).all():
-            raise ValueError("`count` is not finite; expected a number of values")
-        batches = operator.index(d["num_batches"])
-        if batches < 0:
-            raise ValueError(f"`num_batches` is {batches}; expected 0 or more")
-        running = Running(batches, p["count"], p["running_mean"], p["running_var"], p.get("m2"))
-        return running, self._parameter(d.get("gamma"), "gamma"), self._parameter(d.get("beta"), "beta")
-
-
-def _arrays(running: Running, gamma: NDArray | None, beta: NDArray | None) -> dict[str, NDArray]:
-    arrays = {
-        "running_mean": running.mean,
-        "running_var": running.var,
-        "count": running.count,
-        "m2": running.m2,
-        "gamma": gamma,
-        "beta": beta,
-    }
-    return {name: a for name, a in arrays.items() if a is not None}
 
 
 def _nonfinite(batch: Moments) -> NDArray:

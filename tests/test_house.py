@@ -21,6 +21,7 @@ FLOORS = [
     {"cli", "demo"},
     {"report", "pipeline", "warm"},
     {"batchnorm"},
+    {"statedict"},
     {"options", "functional", "averages"},
     {"statistics", "state"},
     {"backends"},
