@@ -64,7 +64,7 @@ def test_byte_order(dtype: np.dtype, order: str) -> None:
 
 
 @pytest.mark.parametrize("case", EMPTY, ids=str)
-@pytest.mark.parametrize("dtype", [np.float32, np.int8, BFLOAT16], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.int8, BFLOAT16], ids=lambda t: np.dtype(t).name)
 def test_no_values(case: Case, dtype: np.dtype) -> None:
     m = numbabn.moments(np.empty(case.shape, dtype), axis=case.axis)
     assert m.mean.shape == case.channel_shape

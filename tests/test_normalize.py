@@ -28,7 +28,7 @@ def check_all_verbs(x: np.ndarray, case: Case) -> None:
     assert y.dtype == result
     assert_output(y, reference.normalize(x, kept, mean, var, gamma, beta))
     assert_output(numbabn.normalize(x, mean, var, axis=axis, eps=0.5), reference.normalize(x, kept, mean, var, eps=0.5))
-    if x.dtype.kind != "b" and x.dtype.itemsize > 1 and x.dtype.kind not in "iu":
+    if x.dtype.kind not in "iub":
         back = numbabn.denormalize(x, mean, var, gamma, beta, axis=axis)
         assert back.dtype == result
         assert_output(back, reference.transform(x, kept, beta, np.sqrt(var + 1e-5) / gamma, mean))
@@ -90,7 +90,7 @@ def test_in_place_has_the_bits_of_a_new_array(case: Case, dtype: np.dtype) -> No
 
 
 @pytest.mark.parametrize("case", EMPTY, ids=str)
-@pytest.mark.parametrize("dtype", [np.float16, np.uint8], ids=str)
+@pytest.mark.parametrize("dtype", [np.float16, np.uint8], ids=lambda t: t.__name__)
 def test_no_values(case: Case, dtype: np.dtype) -> None:
     x = np.empty(case.shape, dtype)
     ones = np.ones(case.channel_shape)
@@ -145,7 +145,6 @@ def test_nonfinite_is_what_ieee_makes_of_it(case: Case, dtype: np.dtype) -> None
     x = draw(case, dtype)
     by_channel = np.moveaxis(x, case.kept[0], -1)
     by_channel[0, ..., 0].flat[0] = np.nan
-    by_channel[..., 1].reshape(-1)
     by_channel[1, ..., 2] = np.inf
     y = numbabn.normalize(x, 0.0, 4.0, eps=0, axis=case.axis)
     assert np.array_equal(np.isnan(y), np.isnan(x))
@@ -153,7 +152,8 @@ def test_nonfinite_is_what_ieee_makes_of_it(case: Case, dtype: np.dtype) -> None
     y, _ = numbabn.batch_norm(x, axis=case.axis)
     sick = np.isnan(np.moveaxis(y, case.kept[0], -1).astype(float)).reshape(-1, case.channel_shape[0])
     touched = ~np.isfinite(by_channel.astype(float)).reshape(-1, case.channel_shape[0]).all(axis=0)
-    assert touched.sum() in (2, case.channel_shape[0]) or touched.any()
+    assert touched.any()
+    assert not touched.all()
     assert np.array_equal(sick.all(axis=0), touched)
     assert np.array_equal(sick.any(axis=0), touched)
 
@@ -176,10 +176,9 @@ def test_every_16_bit_pattern_comes_through(family: str, dtype: np.dtype) -> Non
     """All 65536 bit patterns through load and store: values to the bit, NaN as NaN."""
     x = np.arange(65_536, dtype=np.uint16).view(dtype).reshape((-1, 4) if family == "rows" else (1, -1))
     y = numbabn.normalize(x, 0.0, 1.0, eps=0, axis=1 if family == "rows" else 0)
-    wide = x.astype(np.float64)
-    assert np.array_equal(np.isnan(y.astype(np.float64)), np.isnan(wide))
-    good = ~np.isnan(wide)
-    assert np.array_equal(y.astype(np.float64)[good], wide[good])
+    with np.errstate(invalid="ignore"):  # signalling NaNs
+        before, after = x.astype(np.float64), y.astype(np.float64)
+    assert np.array_equal(before, after, equal_nan=True)
 
 
 @pytest.mark.parametrize("dtype", FLOATS[:1] + FLOATS[2:], ids=str)
