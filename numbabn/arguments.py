@@ -91,22 +91,26 @@ def computing(command: Command) -> Command:
         with num_threads(threads):
             return command(**given)
 
-    text = "The most threads to use.  [default: as numbabn info says]"
+    text = "The most threads to use.  [default: see numbabn info]"
     return click.option("--threads", type=click.IntRange(min=1), metavar="N", help=text)(wrapped)  # type: ignore[return-value]
 
 
-axis_option = click.option(
-    "--axis",
-    type=axis_type,
-    metavar="AXIS",
-    help="Channel axes: 1, or 0,2, or -1; none for all values as one channel.  [default: -1, or as in --stats]",
-)
-eps_option = click.option(
-    "--eps",
-    type=click.FloatRange(min=0),
-    metavar="EPS",
-    help="Added to the variance.  [default: 1e-5, or as in --stats]",
-)
+def axis_and_eps(beside: str = "") -> Callable[[Command], Command]:
+    """--axis and --eps; `beside` tells where their defaults come from otherwise."""
+
+    def wrapped(command: Command) -> Command:
+        text = "Channel axes: 1, or 0,2, or -1; none for all values as one channel."
+        command = click.option(
+            "--eps",
+            type=click.FloatRange(min=0),
+            metavar="EPS",
+            help=f"Added to the variance.  [default: 1e-5{beside}]",
+        )(command)
+        return click.option("--axis", type=axis_type, metavar="AXIS", help=f"{text}  [default: -1{beside}]")(command)
+
+    return wrapped
+
+
 dtype_option = click.option(
     "--dtype",
     type=click.Choice(("float16", "float32", "float64")),

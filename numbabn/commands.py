@@ -13,25 +13,22 @@ from .arguments import (
     INPUT,
     Sentences,
     all_option,
-    axis_option,
+    axis_and_eps,
     common,
     computing,
     dtype_option,
     epilog,
-    eps_option,
     force_option,
     refuse_outputs,
     size_type,
 )
-from .batchnorm import BatchNorm
-from .checks import in_channels
 from .pipeline import npyfile, stream
-from .terminal import Terminal, size, statistics_table
+from .terminal import Terminal, statistics_table
 
 
 @click.group(
     cls=Sentences,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=epilog(
         "numbabn stats x.npy",
         "numbabn normalize x.npy y.npy --save-stats x-stats.npz",
@@ -50,15 +47,15 @@ def cli() -> None:
 
 
 @cli.command(
+    short_help="Show mean and standard deviation of each channel.",
     epilog=epilog(
         "numbabn stats x.npy",
         "numbabn stats images.npy --axis 1 --json",
         "numbabn stats day1.npy --save-stats day1.npz",
-    )
+    ),
 )
 @click.argument("source", metavar="IN", type=INPUT)
-@axis_option
-@eps_option
+@axis_and_eps()
 @click.option(
     "--save-stats", type=INPUT, metavar="S", help="Save the statistics, for normalize, denormalize and merge."
 )
@@ -82,8 +79,8 @@ def stats(
     """
     refuse_outputs({"--save-stats": save_stats}, [source], force)
     found = npyfile.describe(source)
-    bn = _learn(terminal, found, axis, eps)
-    _warn(terminal, bn, source, "its statistics are not numbers there")
+    bn = saved.learn(terminal, found, axis, eps)
+    saved.warn(terminal, bn, source, "its statistics are not numbers there")
     if save_stats is not None:
         bn.save(save_stats)
     m = saved.moments(bn)
@@ -95,12 +92,13 @@ def stats(
 
 
 @cli.command(
+    short_help="Normalize a file by its own or saved statistics.",
     epilog=epilog(
         "numbabn normalize x.npy y.npy",
         "numbabn normalize images.npy out.npy --axis 1 --dtype float32",
         "numbabn normalize train.npy a.npy --save-stats s.npz",
         "numbabn normalize test.npy b.npy --stats s.npz",
-    )
+    ),
 )
 @click.argument("source", metavar="IN", type=INPUT)
 @click.argument("target", metavar="OUT", type=INPUT)
@@ -108,8 +106,7 @@ def stats(
     "--stats", "given", type=INPUT, metavar="S", help="Normalize by these statistics, instead of those of IN."
 )
 @click.option("--save-stats", type=INPUT, metavar="S", help="Save the statistics of IN.")
-@axis_option
-@eps_option
+@axis_and_eps(", or that of S")
 @dtype_option
 @force_option
 @computing
@@ -138,25 +135,24 @@ def normalize(
     refuse_outputs({"OUT": target, "--save-stats": save_stats}, [source, given], force)
     start = time.perf_counter()
     found = npyfile.describe(source)
-    bn = _learn(terminal, found, axis, eps) if given is None else saved.load_for(found, given, axis, eps)
-    _warn(terminal, bn, given or source, "OUT has NaN there")
+    bn = saved.learn(terminal, found, axis, eps) if given is None else saved.load_for(found, given, axis, eps)
+    saved.warn(terminal, bn, given or source, "OUT has NaN there")
     with terminal.progress("normalizing", found.nbytes) as progress:
         stream.normalize(source, target, bn, dtype=dtype, progress=progress)
     if save_stats is not None:
         bn.save(save_stats)
-    _done(terminal, "normalize", found, bn, target, given or save_stats, time.perf_counter() - start)
+    saved.done(terminal, "normalize", found, bn, target, given or save_stats, time.perf_counter() - start)
     if save_stats is not None:
         terminal.say(f"saved the statistics to {save_stats}")
 
 
-@cli.command(epilog=epilog("numbabn denormalize y.npy x.npy --stats s.npz"))
+@cli.command(short_help="Undo normalize.", epilog=epilog("numbabn denormalize y.npy x.npy --stats s.npz"))
 @click.argument("source", metavar="IN", type=INPUT)
 @click.argument("target", metavar="OUT", type=INPUT)
 @click.option(
     "--stats", "given", type=INPUT, metavar="S", required=True, help="The statistics that IN was normalized by."
 )
-@axis_option
-@eps_option
+@axis_and_eps(", or that of S")
 @dtype_option
 @force_option
 @computing
@@ -179,13 +175,15 @@ def denormalize(
     start = time.perf_counter()
     found = npyfile.describe(source)
     bn = saved.load_for(found, given, axis, eps)
-    _warn(terminal, bn, given, "OUT has NaN there")
+    saved.warn(terminal, bn, given, "OUT has NaN there")
     with terminal.progress("denormalizing", found.nbytes) as progress:
         stream.denormalize(source, target, bn, dtype=dtype, progress=progress)
-    _done(terminal, "denormalize", found, bn, target, given, time.perf_counter() - start)
+    saved.done(terminal, "denormalize", found, bn, target, given, time.perf_counter() - start)
 
 
-@cli.command(epilog=epilog("numbabn merge day1.npz day2.npz day3.npz -o week.npz"))
+@cli.command(
+    short_help="Merge saved statistics.", epilog=epilog("numbabn merge day1.npz day2.npz day3.npz -o week.npz")
+)
 @click.argument("parts", metavar="S1 S2 ...", type=INPUT, nargs=-1, required=True)
 @click.option("-o", "--output", type=INPUT, metavar="S", required=True, help="Where to save the merged statistics.")
 @click.option("--eps", type=click.FloatRange(min=0), metavar="EPS", help="Of the result.  [default: that of the parts]")
@@ -202,12 +200,12 @@ def merge(
     refuse_outputs({"--output": output}, parts, force)
     merged = saved.merged(parts, eps)
     merged.save(output)
-    terminal.say(f"{output}: {len(parts)} files merged; {saved.channels_line(merged)}\n")
+    terminal.say(f"{output}: {len(parts)} file{'s' * (len(parts) > 1)} merged; {saved.channels_line(merged)}\n")
     terminal.say(statistics_table(saved.moments(merged), everything))
     terminal.document({"command": "merge", "inputs": [str(p) for p in parts], **saved.facts(merged, output)})
 
 
-@cli.command(epilog=epilog("numbabn info", "numbabn info --json"))
+@cli.command(short_help="Show what runs where, and why.", epilog=epilog("numbabn info", "numbabn info --json"))
 @common
 def info(terminal: Terminal) -> None:
     """Show what runs where, and why not elsewhere."""
@@ -217,7 +215,10 @@ def info(terminal: Terminal) -> None:
         report.show_config()
 
 
-@cli.command(epilog=epilog("numbabn warmup", "numbabn warmup --dtype float16 --dtype uint8"))
+@cli.command(
+    short_help="Compile the kernels now.",
+    epilog=epilog("numbabn warmup", "numbabn warmup --dtype float16 --dtype uint8"),
+)
 @click.option(
     "--dtype",
     "dtypes",
@@ -240,7 +241,10 @@ def warmup(terminal: Terminal, dtypes: tuple[str, ...]) -> None:
     terminal.document({"command": "warmup", "dtypes": dtypes, "seconds": seconds})
 
 
-@cli.command(epilog=epilog("numbabn demo", "numbabn demo --size 256MiB --directory /tmp/demo --keep"))
+@cli.command(
+    short_help="See it work on real data and at speed.",
+    epilog=epilog("numbabn demo", "numbabn demo --size 256MiB --directory /tmp/demo --keep"),
+)
 @click.option(
     "--size",
     "nbytes",
@@ -264,37 +268,3 @@ def demo(terminal: Terminal, nbytes: int, directory: Path, keep: bool) -> None:
     from .demo import run
 
     terminal.document({"command": "demo", **run(terminal, directory, nbytes, keep)})
-
-
-def _learn(terminal: Terminal, found: npyfile.NpyFile, axis: Any, eps: float | None) -> BatchNorm:
-    axis = -1 if axis is None else axis
-    with terminal.progress("reading statistics", found.nbytes) as progress:
-        bn = stream.learn(found.path, axis=axis, eps=1e-5 if eps is None else eps, progress=progress)
-    if bn.count.size > 1 and bn.count.max() == 1:
-        terminal.warn(
-            f"along axis {saved.axis_text(bn.axis)} each of the {bn.count.size:,} channels has a single value; "
-            "--axis none takes all values as one channel"
-        )
-    return bn
-
-
-def _warn(terminal: Terminal, bn: BatchNorm, path: Path, consequence: str) -> None:
-    bad = saved.nonfinite(bn)
-    if bad.any():
-        terminal.warn(f"{str(path)!r} has NaN or infinity {in_channels(bad)}; {consequence}")
-
-
-def _done(
-    terminal: Terminal,
-    what: str,
-    found: npyfile.NpyFile,
-    bn: BatchNorm,
-    target: Path,
-    stats: Path | None,
-    seconds: float,
-) -> None:
-    made = npyfile.describe(target)
-    speed = f"{seconds:.2f} s, {size(found.nbytes / max(seconds, 1e-9))}/s"
-    terminal.say(f"{target}: {saved.array_line(made)}; {saved.channels_line(bn)}; {what}d in {speed}")
-    facts = {"command": what, "input": saved.array_facts(found), "output": saved.array_facts(made), "seconds": seconds}
-    terminal.document(facts | saved.facts(bn, stats))

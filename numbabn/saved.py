@@ -1,4 +1,4 @@
-"""Saved statistics as the commands use them: loaded to fit a file, merged, and put into words."""
+"""Statistics as the commands use them: learned or loaded for a file, merged, and put into words."""
 
 from __future__ import annotations
 
@@ -10,18 +10,38 @@ import numpy as np
 
 from .arrays import NDArray
 from .batchnorm import BatchNorm
-from .checks import channel_axes
-from .pipeline.npyfile import NpyFile
-from .pipeline.stream import check_channels
+from .checks import channel_axes, in_channels
+from .pipeline import stream
+from .pipeline.npyfile import NpyFile, describe
 from .statistics import Moments
+from .terminal import Terminal, size
 
 Axis = int | tuple[int, ...]
+
+
+def learn(terminal: Terminal, found: NpyFile, axis: Axis | None, eps: float | None) -> BatchNorm:
+    """Statistics of a file."""
+    with terminal.progress("reading statistics", found.nbytes) as progress:
+        bn = stream.learn(
+            found.path, axis=-1 if axis is None else axis, eps=1e-5 if eps is None else eps, progress=progress
+        )
+    if bn.count.size > 1 and bn.count.max() == 1:
+        terminal.warn(
+            f"along axis {axis_text(bn.axis)} each of the {bn.count.size:,} channels has a single value; "
+            "--axis none takes all values as one channel"
+        )
+    return bn
 
 
 def load_for(found: NpyFile, path: Path, axis: Axis | None, eps: float | None) -> BatchNorm:
     """Saved statistics that fit a file, and contradict no axis and eps that were given beside them."""
     bn = BatchNorm.load(path)
     ndim = len(found.shape)
+    if any(not -ndim <= a < ndim for a in np.atleast_1d(bn.axis)):
+        raise ValueError(
+            f"the statistics in {str(path)!r} are along axis {axis_text(bn.axis)}, which {str(found.path)!r} of shape "
+            f"{found.shape} does not have; give statistics of such data"
+        )
     axes = channel_axes(bn.axis, ndim)
     if axis is not None and channel_axes(axis, ndim) != axes:
         raise ValueError(
@@ -33,7 +53,7 @@ def load_for(found: NpyFile, path: Path, axis: Axis | None, eps: float | None) -
             f"--eps is {eps:g}, but the statistics in {str(path)!r} come with eps {bn.eps:g}; "
             "leave --eps out, or save statistics with this eps"
         )
-    check_channels(found, axes, bn)
+    stream.check_channels(found, axes, bn)
     return bn
 
 
@@ -126,3 +146,22 @@ def channels_line(bn: BatchNorm) -> str:
 def axis_text(axis: Axis) -> str:
     """An axis as it is written on the command line."""
     return (",".join(map(str, axis)) or "none") if isinstance(axis, tuple) else str(axis)
+
+
+def warn(terminal: Terminal, bn: BatchNorm, path: Path, consequence: str) -> None:
+    """Name the channels whose statistics are not numbers, if there are any."""
+    bad = nonfinite(bn)
+    if bad.any():
+        terminal.warn(f"{str(path)!r} has NaN or infinity {in_channels(bad)}; {consequence}")
+
+
+def done(
+    terminal: Terminal, what: str, found: NpyFile, bn: BatchNorm, target: Path, stats: Path | None, seconds: float
+) -> None:
+    """Tell what was written."""
+    made = describe(target)
+    # The start-up outweighs the work on a small file, and its speed would mislead.
+    speed = f"{seconds:.2f} s" + (f", {size(found.nbytes / seconds)}/s" if found.nbytes >= 1 << 26 else "")
+    terminal.say(f"{target}: {array_line(made)}; {channels_line(bn)}; {what}d in {speed}")
+    result = {"command": what, "input": array_facts(found), "output": array_facts(made), "seconds": seconds}
+    terminal.document(result | facts(bn, stats))

@@ -20,6 +20,7 @@ from .statistics import Moments
 
 MANY = 20  # more channels than this are shown by their first and last
 ENDS = 6
+WIDTH = 120  # off a terminal, where nothing must be shortened
 
 
 class Terminal:
@@ -28,6 +29,8 @@ class Terminal:
     def __init__(self, as_json: bool = False, quiet: bool = False, progress: bool = True) -> None:
         self.as_json, self.quiet = as_json, quiet
         self.out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+        if not self.out.is_terminal:
+            self.out.width = WIDTH
         self.err = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self.bar = progress and not quiet and self.err.is_terminal
 
@@ -35,11 +38,6 @@ class Terminal:
         """Show a line or a table to a person."""
         if not (self.as_json or self.quiet):
             self.out.print(thing)
-
-    def note(self, text: str) -> None:
-        """Tell a person at work, beside the result, what is going on."""
-        if not self.quiet:
-            click.echo(text, err=True)
 
     def warn(self, text: str) -> None:
         """Say what is wrong with a result that is given nevertheless."""
