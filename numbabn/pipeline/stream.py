@@ -57,7 +57,7 @@ def moments(
     source = describe(path)
     axes = _axes(source, axis)
     inside = source.memory_axes(axes)
-    count, mean, m2 = np.zeros((3, *(source.memory_shape[a] for a in inside)))
+    count, mean, m2 = (np.zeros([source.memory_shape[a] for a in inside]) for _ in range(3))
     for box, x in source.chunks(max(1, chunk // source.dtype.itemsize)):
         part = functional.moments(x, axis=inside)
         at = _channels(box, inside)
