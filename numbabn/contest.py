@@ -55,8 +55,10 @@ def measure(terminal: Terminal, source: Path, target: Path, nbytes: int, eps: fl
         for row in (r for r in rows if r["where"] == where):
             figures = (f"{row['seconds']:.3f}", f"{row['gb_per_s']:.2f}", f"{row['times_copy']:.2f}")
             made.add_row(f"  {row['what']}", *figures)
-    terminal.say(f"float32, {size(nbytes)}; median of {ROUNDS['copy']} rounds in turn; the NumPy expression is")
-    terminal.say(f"{EXPRESSION}, {ROUNDS['numpy']} rounds\n")
+    terminal.say(f"float32, {size(nbytes)}; median of {ROUNDS['copy']} rounds in turn")
+    if rich:
+        terminal.say(f"NumPy expression: {EXPRESSION}, {ROUNDS['numpy']} rounds")
+    terminal.say()
     terminal.say(made)
     if not rich:
         terminal.say(
