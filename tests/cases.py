@@ -169,7 +169,7 @@ def bytes_of(array: np.ndarray, buffer: np.ndarray) -> np.ndarray:
 def draw(case: Case, dtype: Any, seed: int = 0, offset: float = 3.0, spread: float = 2.0) -> np.ndarray:
     """Values with another mean and spread in every channel, within what the dtype can hold."""
     rng, dtype = np.random.default_rng([seed, *case.shape]), np.dtype(dtype)
-    if dtype == bool:
+    if dtype.kind == "b":
         return rng.random(case.shape) < 0.3
     if dtype.kind in "iu":
         info = np.iinfo(dtype)

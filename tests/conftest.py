@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-import numbabn
 import pytest
 from hypothesis import HealthCheck, settings
+
+import numbabn
 
 _SLOW_START = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]  # the first example compiles
 settings.register_profile("dev", deadline=None, max_examples=60, suppress_health_check=_SLOW_START)

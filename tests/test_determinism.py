@@ -9,10 +9,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numbabn
 import numpy as np
 import pytest
 from cases import BFLOAT16, LARGE, MEMORY, SMALL, Case, draw, parameters
+
+import numbabn
 
 MEMORIES = ("c", "fortran", "crop", "all-reversed", "every-second-value", "field-of-packed-record")
 DTYPES = (np.float32, np.float64, np.float16, BFLOAT16, np.int16)
@@ -57,7 +58,7 @@ def test_threads_for_each_layout(case: Case, memory: str) -> None:
     same_for_all_threads(lambda: fingerprint(x, case))
 
 
-@pytest.mark.parametrize("case", (*LARGE, *SMALL), ids=str)
+@pytest.mark.parametrize("case", [*LARGE, *SMALL], ids=str)
 @pytest.mark.parametrize("out_memory", ["in-place", "c", "crop", "fortran", "misaligned"])
 def test_moments_do_not_depend_on_the_output(case: Case, out_memory: str) -> None:
     """batch_norm measures the same bits as moments, wherever its output goes, and writes the same bits everywhere."""

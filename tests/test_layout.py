@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numbabn
 import numpy as np
 import pytest
 from cases import (
@@ -19,8 +18,10 @@ from cases import (
     draw,
     parameters,
 )
-from numbabn import layout
 from numbabn.kernels import reference
+
+import numbabn
+from numbabn import layout
 
 CASES = (
     Case("rows", (43, 37), -1),
@@ -78,7 +79,9 @@ def test_output(case: Case, memory: str, out_memory: str) -> None:
     check_verbs(MEMORY[memory].of(values), values, case, MEMORY[out_memory], np.dtype(np.float32))
 
 
-@pytest.mark.parametrize("dtype", [np.float16, BFLOAT16, np.float64, np.int16, np.bool_], ids=lambda t: np.dtype(t).name)
+@pytest.mark.parametrize(
+    "dtype", [np.float16, BFLOAT16, np.float64, np.int16, np.bool_], ids=lambda t: np.dtype(t).name
+)
 @pytest.mark.parametrize("memory", ["fortran", "crop", "all-reversed", "misaligned", "field-of-packed-record"])
 @pytest.mark.parametrize("case", [CASES[0], CASES[2]], ids=str)
 def test_dtypes(case: Case, memory: str, dtype: np.dtype) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 
-import numbabn
 import numpy as np
 import pytest
 from cases import BFLOAT16, DTYPES, EMPTY, FLOATS, LARGE, SMALL, Case, assert_moments, draw
-from numbabn import Moments
 from numbabn.kernels import reference
+
+import numbabn
+from numbabn import Moments
 
 ROWS, PLANES = Case("rows", (1_003, 7), -1), Case("planes", (3, 4, 701), 1)
 LARGE_ROWS, LARGE_PLANES = Case("rows", (20_003, 7), -1), Case("planes", (3, 2, 40_001), 1)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import numbabn
 import numpy as np
 import pytest
 from cases import BFLOAT16, DTYPES, EMPTY, FLOATS, LARGE, SMALL, Case, assert_moments, assert_output, draw, parameters
 from numbabn.kernels import reference
+
+import numbabn
 
 ROWS, PLANES = Case("rows", (1_003, 7), -1), Case("planes", (3, 4, 701), 1)
 # Enough channels, and enough values, that each is trained while it is cached, and in several parts.
@@ -73,7 +74,7 @@ def test_out_of_another_dtype(case: Case, source: np.dtype, result: np.dtype) ->
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
-@pytest.mark.parametrize("case", (*FAMILIES, LARGE[0], LARGE[6], LARGE[10]), ids=str)
+@pytest.mark.parametrize("case", [*FAMILIES, LARGE[0], LARGE[6], LARGE[10]], ids=str)
 def test_in_place_has_the_bits_of_a_new_array(case: Case, dtype: np.dtype) -> None:
     x = draw(case, dtype)
     mean, var, gamma, beta = parameters(case)

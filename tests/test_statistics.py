@@ -8,9 +8,10 @@ import json
 import math
 import pickle
 
-import numbabn
 import numpy as np
 import pytest
+
+import numbabn
 from numbabn import Moments
 
 A = Moments(3, [1.0, 2.0], [0.5, 8.0])
@@ -136,7 +137,9 @@ def test_equality() -> None:
         hash(A)
 
 
-@pytest.mark.parametrize("m", [A, B, EMPTY, Moments(2, [1e-310, -0.0], [5e-324, 1e308]), Moments(2, 1.5, 2.5)], ids=repr)
+@pytest.mark.parametrize(
+    "m", [A, B, EMPTY, Moments(2, [1e-310, -0.0], [5e-324, 1e308]), Moments(2, 1.5, 2.5)], ids=repr
+)
 def test_dict_through_json_gives_the_same_bits(m: Moments) -> None:
     assert bits(Moments.from_dict(json.loads(json.dumps(m.to_dict())))) == bits(m)
     assert bits(pickle.loads(pickle.dumps(m))) == bits(m)

@@ -1,0 +1,71 @@
+"""All verbs, dtypes and loop families with the JIT off: ``NUMBA_DISABLE_JIT=1 python -W error tests/interpreted.py``.
+
+Kernels that are plain Python can be stepped through and measured for coverage; this is what proves
+that they still work that way. Tiny arrays: the interpreter takes a microsecond for each value.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from cases import BFLOAT16, MEMORY, Case, assert_moments, assert_output, draw, parameters
+from numbabn.kernels import reference
+
+import numbabn
+from numbabn.backends import cpu
+
+CASES = (
+    Case("rows", (21, 3), -1),
+    Case("rows-inner", (5, 3, 4), 1),
+    Case("rows-wide", (9, 70), -1),
+    Case("planes", (2, 3, 258), 1),
+    Case("planes-cached", (2, 9, 1_030), 1),
+    Case("channels-first", (3, 40), 0),
+    Case("none-kept", (6, 7), ()),
+    Case("several-kept", (3, 2, 3, 2), (1, 3)),
+)
+DTYPES = (np.float32, np.float64, np.float16, BFLOAT16, np.int8, np.bool_)
+
+
+def check(case: Case, dtype: object, memory: str) -> None:
+    """Each verb, into a new array and in place, against the reference."""
+    values = draw(case, dtype)
+    x = MEMORY[memory].of(values)
+    mean, var, gamma, beta = parameters(case)
+    exact, moments = reference.batch_norm(values, case.kept, gamma, beta)
+    m = numbabn.moments(x, axis=case.axis)
+    assert_moments(m, moments)
+    y, m_ = numbabn.batch_norm(x, gamma, beta, axis=case.axis)
+    assert m == m_
+    assert_output(y, exact, slack=1e-9)
+    z = numbabn.normalize(x, mean, var, gamma, beta, axis=case.axis)
+    assert_output(z, reference.normalize(values, case.kept, mean, var, gamma, beta))
+    if x.dtype.kind not in "iub":
+        numbabn.batch_norm(x, gamma, beta, axis=case.axis, out=x)
+        assert x.tobytes() == y.tobytes()
+
+
+def main() -> None:
+    assert numba.config.DISABLE_JIT, "set NUMBA_DISABLE_JIT=1"
+    cpu.GRAIN, cpu.LONG = 512, 512  # several items and parts, blocks of channels trained while cached, on few values
+    for case in CASES:
+        for dtype in DTYPES:
+            small = np.dtype(dtype) == np.float32 and case.shape != (2, 9, 1_030)
+            for memory in ("c", "fortran", "crop") if small else ("c",):
+                check(case, dtype, memory)
+    special = np.array([[np.nan, np.inf, 1e300, 1.0], [1.0, 2.0, 3.0, 4.0]])
+    with np.errstate(over="ignore", invalid="ignore"):  # compiled code never warns; NumPy's scalars do
+        m = numbabn.moments(special)
+    assert np.isnan(m.mean[0])
+    assert np.isposinf(m.mean[1])
+    assert m.mean[3] == 2.5
+    assert np.isposinf(m.m2[2])
+    for dtype in (np.float16, BFLOAT16):
+        y = numbabn.normalize(special[:, ::3], 0.0, 1.0, eps=0, out=np.empty((2, 2), dtype))
+        assert np.isnan(y[0, 0].astype(float))
+        assert y[0, 1] == 1
+    print("ok")
+
+
+if __name__ == "__main__":
+    main()
