@@ -31,14 +31,21 @@ def main(args: Sequence[str] | None = None) -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(number, _stop)
-    cli.main(args, prog_name="numbabn")
+    try:
+        cli.main(args, prog_name="numbabn")
+    except _Stopped:
+        # Here, and not in the handler, where a progress bar that is taken away would take it along.
+        print("numbabn: interrupted; no half-written file is left", file=sys.stderr)
+        raise
+
+
+class _Stopped(SystemExit):
+    """The way out after a signal: by an exception, so that whatever is half written is removed."""
 
 
 def _stop(number: int, frame: Any) -> NoReturn:
-    """End by an exception, so that whatever is half written is removed on the way out."""
     signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C would stop the cleaning up
-    print("\nnumbabn: interrupted; no half-written file is left", file=sys.stderr)
-    raise SystemExit(128 + number)
+    raise _Stopped(128 + number)
 
 
 if __name__ == "__main__":

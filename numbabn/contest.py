@@ -91,7 +91,7 @@ def _rounds(
 ) -> dict[str, float]:
     """Median seconds of each contestant; they take turns, so that a busy spell of the machine hits all."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
-    with terminal.progress(title, max(ROUNDS.values())) as progress:
+    with terminal.progress(title, sum(ROUNDS[name] for name in contestants), steps=True) as progress:
         for k in range(max(ROUNDS.values())):
             for name, work in contestants.items():
                 if k >= ROUNDS[name]:
@@ -101,7 +101,7 @@ def _rounds(
                 start = time.perf_counter()
                 work()
                 times[name].append(time.perf_counter() - start)
-            progress(1)
+                progress(1)
     return {name: statistics.median(t) for name, t in times.items()}
 
 

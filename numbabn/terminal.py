@@ -13,7 +13,15 @@ import click
 import numpy as np
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from .statistics import Moments
@@ -50,15 +58,10 @@ class Terminal:
             sys.stdout.write("\n")
 
     @contextlib.contextmanager
-    def progress(self, title: str, total: int) -> Iterator[Callable[[int], object]]:
-        """A bar over `total` bytes, on a terminal only; gives the function to call with bytes done."""
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-        )
+    def progress(self, title: str, total: int, steps: bool = False) -> Iterator[Callable[[int], object]]:
+        """A bar over `total` bytes or steps, on a terminal only; gives the function to call with what is done."""
+        done = (MofNCompleteColumn(),) if steps else (DownloadColumn(), TransferSpeedColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), *done, TimeRemainingColumn())
         with Progress(*columns, console=self.err, transient=True, disable=not self.bar) as bar:
             task = bar.add_task(title, total=total)
             yield lambda done: bar.advance(task, done)
