@@ -39,6 +39,28 @@ class WithDlpack:
         return X.__dlpack_device__()
 
 
+class OldTensor:
+    """A tensor whose DLPack is too old to say that it can be written."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+
+    def __dlpack__(self, stream: Any = None) -> Any:
+        return self.values.__dlpack__()
+
+    def __dlpack_device__(self) -> Any:
+        return self.values.__dlpack_device__()
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return self.values
+
+    def __setitem__(self, at: Any, value: Any) -> None:
+        self.values[at] = value
+
+    def numpy(self) -> np.ndarray:
+        return self.values
+
+
 class Masked:
     """Hides a masked array behind __array__."""
 
@@ -198,3 +220,13 @@ def test_bfloat16_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_namespace_that_is_unknown_gives_numpy_arrays() -> None:
     assert type(numbabn.normalize(WithDlpack(), 0.0, 1.0)) is np.ndarray
+
+
+def test_older_dlpack_can_be_written_to() -> None:
+    assert not np.from_dlpack(OldTensor(X.copy())).flags.writeable
+    out = OldTensor(np.zeros_like(X))
+    assert numbabn.batch_norm(X, out=out)[0] is out
+    assert out.values.tobytes() == numbabn.batch_norm(X)[0].tobytes()
+    x = OldTensor(X.copy())
+    numbabn.batch_norm(x, out=x)
+    assert x.values.tobytes() == out.values.tobytes()

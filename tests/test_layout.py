@@ -18,6 +18,7 @@ from cases import (
     draw,
     parameters,
 )
+from numba import types
 from numbabn.kernels import reference
 
 import numbabn
@@ -204,3 +205,29 @@ def test_boxes_cover_each_element_once(case: Case, memory: Memory) -> None:
     assert (x == 1).all()
     numbers = np.arange(np.prod(case.channel_shape, dtype=int)).reshape(case.channel_shape).astype(float)
     assert np.array_equal(view.from_channels(view.to_channels(numbers)), numbers)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16], ids=lambda t: t.__name__)
+@pytest.mark.parametrize(("shape", "axis"), [((300, 4), -1), ((4, 300), 0), ((2, 20, 400), 1)], ids=str)
+def test_read_only_parameters_need_no_kernels_of_their_own(shape: tuple[int, ...], axis: int, dtype: type) -> None:
+    """What is read-only is not part of a kernel's signature, or a warmed-up process would compile again."""
+    from numbabn.kernels import cpu_planes, cpu_rows
+
+    bn = numbabn.BatchNorm(shape[axis], axis=axis, gamma=2, beta=1)
+    assert not bn.gamma.flags.writeable
+    x = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    x.flags.writeable = False
+    bn(x, training=True)
+    bn(x)
+    for kernel in (cpu_rows.moments, cpu_rows.transform, cpu_planes.moments, cpu_planes.transform, cpu_planes.train):
+        for signature in kernel.signatures:
+            assert all(a.mutable for a in signature if isinstance(a, types.Array)), signature
+
+
+def test_in_place_by_another_view_of_the_same_elements() -> None:
+    """The stride of an axis of one element says nothing."""
+    values = draw(Case("", (8, 1, 40), -1), np.float64)
+    x = values.copy()
+    twin = np.lib.stride_tricks.as_strided(x, x.shape, (x.strides[0], 999, x.strides[2]))
+    assert numbabn.batch_norm(x, out=twin)[0] is twin
+    assert_output(x, reference.batch_norm(values, (2,))[0], slack=1e-9)

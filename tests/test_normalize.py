@@ -193,3 +193,16 @@ def test_output_is_rounded_once_and_to_even(family: str, dtype: np.dtype) -> Non
     x = np.tile(x, 20).reshape((-1, 1) if family == "rows" else (1, -1))
     y = numbabn.normalize(x, 0.0, 1.0, eps=0, axis=1 if family == "rows" else 0, out=np.empty(x.shape, dtype))
     assert y.astype(np.float64).reshape(-1)[:5].tolist() == expected
+
+
+@pytest.mark.parametrize("family", ["rows", "planes"])
+def test_a_scale_beyond_float64_is_infinite_and_quiet(family: str) -> None:
+    """What IEEE arithmetic makes of extreme parameters, without a warning from the way there."""
+    x = np.full((400, 1) if family == "rows" else (1, 400), 3.0)
+    axis = 1 if family == "rows" else 0
+    assert np.isposinf(numbabn.normalize(x, 1.0, 1e-300, 1e300, eps=0, axis=axis)).all()
+    assert np.isposinf(numbabn.denormalize(x, 0.0, 1e300, 1e-320, eps=0, axis=axis)).all()
+    x.reshape(-1)[::2] = 3.0 + 1e-15
+    y, m = numbabn.batch_norm(x, 1e300, eps=0, axis=axis)
+    assert m.var() > 0
+    assert np.isinf(y).all()

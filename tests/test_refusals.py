@@ -185,6 +185,20 @@ def test_overlapping_out(name: str) -> None:
     assert bn == before
 
 
+def test_overlap_that_is_too_hard_to_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where NumPy gives up on the question, the answer is the safe one."""
+
+    def give_up(*args: Any, **how: Any) -> bool:
+        raise np.exceptions.TooHardError("Exceeded max_work")
+
+    base = np.zeros((6, 8))
+    numbabn.batch_norm(base[:, ::2], out=base[:, 1::2])
+    monkeypatch.setattr(np, "shares_memory", give_up)
+    with pytest.raises(ValueError, match="`out` overlaps `x`"):
+        numbabn.batch_norm(base[:, ::2], out=base[:, 1::2])
+    numbabn.batch_norm(base, out=np.empty((6, 8)))
+
+
 class Copies:
     """Gives a copy of its values: what is written into that would be lost."""
 
