@@ -142,8 +142,10 @@ def test_versus_has_every_row(tmp_path: Path) -> None:
     assert [row["channel axis"] for row in report["rows"]] == [1, 1, 1, 3] * 3
     for row in report["rows"]:
         assert row["copy"]["seconds"] > 0
-        assert row["best peer / numbabn"] > 0
         ours = row["contenders"]["numbabn"]
+        peers = {name: c["median"] for name, c in row["contenders"].items() if not name.startswith("numbabn")}
+        assert row["best peer"] == min(peers, key=peers.__getitem__)
+        assert row["best peer / numbabn"] == pytest.approx(min(peers.values()) / ours["median"])
         assert 0 < ours["q1"] <= ours["median"] <= ours["q3"]
         assert ("numbabn, fresh" in row["contenders"]) == (row["job"] != "moments")
         for peer, package in (("NumPy", "numpy"), ("scikit-learn", "sklearn"), ("PyTorch", "torch")):
