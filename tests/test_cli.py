@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from numbabn import BatchNorm, __version__, config
-from numbabn.commands import cli
+from numbabn.cli.commands import cli
 from numbabn.pipeline.npyfile import write_header
 
 EPS = 1e-5

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from numbabn import BatchNorm, contest, data, demo
-from numbabn.commands import cli
+from numbabn import BatchNorm, data
+from numbabn.cli import contest, demo
+from numbabn.cli.commands import cli
 
 SMALL = [f"{verb}_{name}" for verb in ("normalized", "denormalized") for name in ("spectra.npy", "photographs.npy")] + [
     f"{name}_statistics.npz" for name in ("spectra", "photographs", "large")

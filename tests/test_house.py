@@ -18,7 +18,7 @@ IN_TREE = PACKAGE == ROOT / "numbabn"
 
 # Each room may import from floors strictly below its own, or from its own floor where marked.
 FLOORS = [
-    {"cli", "demo"},
+    {"cli"},
     {"report", "pipeline", "warm"},
     {"batchnorm"},
     {"statedict"},
@@ -28,7 +28,7 @@ FLOORS = [
     {"layout", "checks"},
     {"arrays", "data"},
 ]
-SAME_FLOOR = {("cli", "demo"), ("options", "functional")}
+SAME_FLOOR = {("options", "functional")}
 
 
 def floor_of(room: str) -> int:

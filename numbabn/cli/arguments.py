@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
-from .backends import BackendUnavailableError
-from .backends.threads import num_threads
+from ..backends import BackendUnavailableError
+from ..backends.threads import num_threads
 from .terminal import Terminal
 
 Command = TypeVar("Command", bound=Callable[..., Any])

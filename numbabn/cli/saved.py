@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import NDArray
-from .batchnorm import BatchNorm
-from .checks import channel_axes, in_channels
-from .pipeline import stream
-from .pipeline.npyfile import NpyFile, describe
-from .statistics import Moments
+from ..arrays import NDArray
+from ..batchnorm import BatchNorm
+from ..checks import channel_axes, in_channels
+from ..pipeline import stream
+from ..pipeline.npyfile import NpyFile, describe
+from ..statistics import Moments
 from .terminal import Terminal, size
 
 Axis = int | tuple[int, ...]

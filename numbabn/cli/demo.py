@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from . import contest, data, saved, warm
-from .arrays import NDArray
-from .batchnorm import BatchNorm
-from .pipeline import npyfile, stream
-from .state import atomic
-from .statistics import Moments
+from .. import data, warm
+from ..arrays import NDArray
+from ..batchnorm import BatchNorm
+from ..pipeline import npyfile, stream
+from ..state import atomic
+from ..statistics import Moments
+from . import contest, saved
 from .terminal import Terminal, channel_name, number, size, table
 
 EPS = 1e-5

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from . import functional
-from .arrays import NDArray
-from .pipeline import stream
-from .state import atomic
+from .. import functional
+from ..arrays import NDArray
+from ..pipeline import stream
+from ..state import atomic
 from .terminal import Terminal, size, table
 
 ROUNDS = {"numbabn": 3, "copy": 3, "numpy": 2}

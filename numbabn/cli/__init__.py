@@ -46,7 +46,3 @@ class _Stopped(SystemExit):
 def _stop(number: int, frame: Any) -> NoReturn:
     signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C would stop the cleaning up
     raise _Stopped(128 + number)
-
-
-if __name__ == "__main__":
-    main()

@@ -24,7 +24,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from .statistics import Moments
+from ..statistics import Moments
 
 MANY = 20  # more channels than this are shown by their first and last
 ENDS = 6

@@ -8,7 +8,9 @@ from typing import Any
 
 import click
 
-from . import __version__, report, saved
+from .. import __version__, report
+from ..pipeline import npyfile, stream
+from . import saved
 from .arguments import (
     INPUT,
     Sentences,
@@ -22,7 +24,6 @@ from .arguments import (
     refuse_outputs,
     size_type,
 )
-from .pipeline import npyfile, stream
 from .terminal import Terminal, statistics_table
 
 
@@ -234,7 +235,7 @@ def info(terminal: Terminal) -> None:
 @common
 def warmup(terminal: Terminal, dtypes: tuple[str, ...]) -> None:
     """Compile the kernels now, and keep them, so that no later run waits for it."""
-    from .warm import warmup
+    from ..warm import warmup
 
     seconds = warmup(dtypes)
     terminal.say(f"kernels for {', '.join(dtypes)} are ready ({seconds:.1f} s)")

@@ -1,0 +1,5 @@
+"""``python -m numbabn.cli``."""
+
+from . import main
+
+main()
