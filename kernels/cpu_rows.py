@@ -7,9 +7,12 @@ columns into channels is plain addition.
 """
 
 import numpy as np
+from numba import types
+from numba.extending import overload
 
-from .half import load, store, target
-from .jit import inlined, kernel
+from .affine import at, centered
+from .half import load, store
+from .jit import inlined, kernel, pasted
 from .welford import close, merge
 
 TILE = 1024  # rows between two merges: the bound on the error of M2 grows with it, the cost falls
@@ -112,46 +115,82 @@ def moments(x, stride, rows, channels, inner, pack, row_blocks, col_blocks, lo, 
             _block(part[packed * stride :], stride, last - first - packed, inner, 1, count, mean_b, m2_b)
 
 
+@pasted
+def _affine_row(x, out, mean, low, scale, shift):
+    """out = (x - mean) * scale + shift; all (width,), low perhaps None."""
+    for j in range(x.size):
+        store(out, j, centered(x, j, mean[j], at(low, j)) * scale[j] + shift[j])
+
+
 @inlined
-def _affine_rows(x, x_stride, out, out_stride, rows, width, mean, scale, shift):
-    """out = (x - mean) * scale + shift, a row of each half at a time, so that parameters load once for two."""
+def _affine_two_rows(x, y, out, out_y, mean, low, scale, shift):
+    """`_affine_row` of x and y at once: the parameters load once for two.
+
+    Both results come before both stores: a load close behind a store to the same place in a page waits for it.
+    """
+    for j in range(x.size):
+        first = centered(x, j, mean[j], at(low, j)) * scale[j] + shift[j]
+        second = centered(y, j, mean[j], at(low, j)) * scale[j] + shift[j]
+        store(out, j, first)
+        store(out_y, j, second)
+
+
+@inlined
+def _affine_rows(x, x_stride, out, out_stride, rows, width, mean, low, scale, shift):
+    """`_affine_row` for each row, a row of each half at a time."""
     half = rows // 2
-    a, b, c = mean[:width], scale[:width], shift[:width]
     for i in range(half):
-        p, q = i * x_stride, i * out_stride
-        r0, r1 = x[p : p + width], x[p + half * x_stride : p + half * x_stride + width]
-        q0, q1 = out[q : q + width], out[q + half * out_stride : q + half * out_stride + width]
-        for j in range(width):
-            store(q0, j, (load(r0, j) - a[j]) * b[j] + c[j])
-            store(q1, j, (load(r1, j) - a[j]) * b[j] + c[j])
-    for i in range(2 * half, rows):
-        p, q = i * x_stride, i * out_stride
-        r0, q0 = x[p : p + width], out[q : q + width]
-        for j in range(width):
-            store(q0, j, (load(r0, j) - a[j]) * b[j] + c[j])
+        p, q, r, s = i * x_stride, (i + half) * x_stride, i * out_stride, (i + half) * out_stride
+        _affine_two_rows(
+            x[p : p + width], x[q : q + width], out[r : r + width], out[s : s + width], mean, low, scale, shift
+        )
+    if rows % 2:
+        p, q = (rows - 1) * x_stride, (rows - 1) * out_stride
+        _affine_row(x[p : p + width], out[q : q + width], mean, low, scale, shift)
+
+
+@inlined
+def _affine_rows_in_place(x, x_stride, rows, width, mean, low, scale, shift):
+    """`_affine_row` for each row, one at a time: two would stop the vectorizer, which sees one array."""
+    for i in range(rows):
+        r = x[i * x_stride : i * x_stride + width]
+        _affine_row(r, r, mean, low, scale, shift)
+
+
+def _columns(value, c0, c1, inner, pack):
+    """A parameter of channels c0..c1 for each column of a wide row; None stays None."""
+    if value is None:
+        return None
+    # 64 more than needed: the parameters do not all start at one place in a page.
+    out = np.empty(pack * (c1 - c0) * inner + 64, value.dtype)
+    _spread(value[c0:c1], inner, pack, out)
+    return out
+
+
+@overload(_columns)
+def _columns_of(value, c0, c1, inner, pack):
+    return _columns if not isinstance(value, types.NoneType) else lambda value, c0, c1, inner, pack: None
 
 
 @kernel
 def transform(
-    x, x_stride, out, out_stride, rows, channels, inner, pack, row_blocks, col_blocks, lo, hi, mean, scale, shift
+    x, x_stride, out, out_stride, rows, channels, inner, pack, row_blocks, col_blocks, lo, hi, mean, low, scale, shift
 ):
-    """Items lo..hi, as `moments`; out: flat, or None for in place; the rest: (channels,)."""
-    y = target(x, out)
+    """Items lo..hi, as `moments`; out: flat, or None for in place; low: None or as the rest, (channels,)."""
     for item in range(lo, hi):
         b, k = item // col_blocks, item % col_blocks
         first, last = rows * b // row_blocks, rows * (b + 1) // row_blocks
         c0, c1 = channels * k // col_blocks, channels * (k + 1) // col_blocks
         row = (c1 - c0) * inner
-        apart = pack * row + 64  # the three do not start at one place in a page
-        spread = np.empty(3 * apart)
-        a, s, t = spread[:apart], spread[apart : 2 * apart], spread[2 * apart :]
-        _spread(mean[c0:c1], inner, pack, a)
-        _spread(scale[c0:c1], inner, pack, s)
-        _spread(shift[c0:c1], inner, pack, t)
+        a, a_low = _columns(mean, c0, c1, inner, pack), _columns(low, c0, c1, inner, pack)
+        s, t = _columns(scale, c0, c1, inner, pack), _columns(shift, c0, c1, inner, pack)
         packed = (last - first) // pack
-        p, q = first * x_stride + c0 * inner, first * out_stride + c0 * inner
-        _affine_rows(x[p:], pack * x_stride, y[q:], pack * out_stride, packed, pack * row, a, s, t)
         rest = (last - first) - packed * pack
-        if rest:
-            p, q = p + packed * pack * x_stride, q + packed * pack * out_stride
-            _affine_rows(x[p:], x_stride, y[q:], out_stride, 1, rest * row, a, s, t)
+        p, q = first * x_stride + c0 * inner, first * out_stride + c0 * inner
+        p_rest, q_rest = p + packed * pack * x_stride, q + packed * pack * out_stride
+        if out is None:
+            _affine_rows_in_place(x[p:], pack * x_stride, packed, pack * row, a, a_low, s, t)
+            _affine_rows_in_place(x[p_rest:], x_stride, min(rest, 1), rest * row, a, a_low, s, t)
+        else:
+            _affine_rows(x[p:], pack * x_stride, out[q:], pack * out_stride, packed, pack * row, a, a_low, s, t)
+            _affine_rows(x[p_rest:], x_stride, out[q_rest:], out_stride, min(rest, 1), rest * row, a, a_low, s, t)

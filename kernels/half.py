@@ -64,19 +64,27 @@ def load(x, i):
     return np.float64(value)
 
 
+def narrow(x, i):
+    """Element i of a flat array of at most 16 bits of integer, or 32 of float, as float32: exact."""
+    return np.float32(load(x, i))
+
+
+def to_odd(value):
+    """A float64 to float32 so that rounding it again gives what rounding once would: what is cut off makes it odd."""
+    near = np.float32(value)
+    if not isinstance(value, np.float64) or near == value or np.isnan(value) or near.view(np.uint32) & np.uint32(1):
+        return near
+    return np.uint32(int(near.view(np.uint32)) + (1 if abs(value) > abs(near) else -1)).view(np.float32)
+
+
 def store(out, i, value):
-    """Round a float64 to the type of out[i] and write it there."""
+    """Round a float to the type of out[i], once, and write it there."""
     if out.dtype == HALF:
-        out[i]["half"] = np.float32(value).astype(np.float16).view(np.uint16)
+        out[i]["half"] = to_odd(value).astype(np.float16).view(np.uint16)
     elif out.dtype == BFLOAT:
-        out[i]["bfloat"] = _nearest_bfloat(np.float32(value).view(np.uint32), np.isnan(value))
+        out[i]["bfloat"] = _nearest_bfloat(to_odd(value).view(np.uint32), np.isnan(value))
     else:
         out[i] = value
-
-
-def target(x, out):
-    """The array to write to: out, or x itself where out is None (so that the compiler knows it is in place)."""
-    return x if out is None else out
 
 
 def _nearest_bfloat(bits, is_nan):
@@ -98,18 +106,43 @@ def _load(x, i):
     return lambda x, i: np.float64(x[i])
 
 
+@overload(narrow)
+def _narrow(x, i):
+    if _field(x) == "half":
+        return lambda x, i: half_to_float(x[i].half)
+    if _field(x) == "bfloat":
+        return lambda x, i: bits_to_float(np.uint32(np.uint32(x[i].bfloat) << np.uint32(16)))
+    return lambda x, i: np.float32(x[i])
+
+
+@overload(to_odd)
+def _to_odd(value):
+    if value != types.float64:
+        return lambda value: value
+
+    def odd(value):
+        near = np.float32(value)
+        bits = float_to_bits(near)
+        # Nothing of a branch in it, so that it vectorizes; a NaN stays one.
+        even = np.uint32((bits & np.uint32(1)) ^ np.uint32(1)) if np.float64(near) != value else np.uint32(0)
+        away = abs(value) > abs(np.float64(near))
+        return bits_to_float(np.uint32(bits + even) if away else np.uint32(bits - even))
+
+    return odd
+
+
 @overload(store)
 def _store(out, i, value):
     if _field(out) == "half":
 
         def store_half(out, i, value):
-            out[i].half = float_to_half(np.float32(value))
+            out[i].half = float_to_half(to_odd(value))
 
         return store_half
     if _field(out) == "bfloat":
 
         def store_bfloat(out, i, value):
-            bits = float_to_bits(np.float32(value))
+            bits = float_to_bits(to_odd(value))
             rounded = np.uint32(bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))
             out[i].bfloat = np.uint16((np.uint32(0x7FC00000) if value != value else rounded) >> np.uint32(16))
 
@@ -119,10 +152,3 @@ def _store(out, i, value):
         out[i] = value
 
     return store_native
-
-
-@overload(target)
-def _target(x, out):
-    if isinstance(out, types.NoneType):
-        return lambda x, out: x
-    return lambda x, out: out

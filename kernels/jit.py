@@ -65,8 +65,13 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """Compile like `kernel`, and always into the caller, which may know that two arrays are one."""
+    """Compile like `kernel`, and put the compiled loop into its caller, with its checks that arrays lie apart."""
     return _compiled(function, _CONTRACT, forceinline=True)
+
+
+def pasted(function: Callable[..., Any]) -> Any:
+    """Put the source of a function into its caller before it is compiled, where two arrays may be seen to be one."""
+    return _compiled(function, _CONTRACT, inline="always")
 
 
 def reduction(function: Callable[..., Any]) -> Any:

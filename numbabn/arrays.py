@@ -81,14 +81,14 @@ def _same(array: NDArray) -> NDArray:
 
 def _converted(value: Any, name: str) -> NDArray:
     try:
-        array = np.asarray(value)
+        array = np.asanyarray(value)
     except ValueError as error:
         raise ValueError(
             f"`{name}` is not a rectangular array of numbers ({error}); give rows of one length"
         ) from error
     if isinstance(array, np.ma.MaskedArray):
         return take(array, name)[0]
-    return array.view(np.ndarray)
+    return np.asarray(array)
 
 
 def _from_dlpack(value: Any, name: str) -> tuple[NDArray, Callable[[NDArray], Any]]:
@@ -113,6 +113,8 @@ def _from_dlpack(value: Any, name: str) -> tuple[NDArray, Callable[[NDArray], An
 def _without_dlpack(value: Any, name: str, error: Exception) -> tuple[NDArray, Callable[[NDArray], Any]]:
     """bfloat16 and the like, which NumPy's DLPack cannot name, through their bits."""
     try:
+        if getattr(value, "requires_grad", False):
+            raise TypeError("it requires a gradient")
         import array_api_compat
         import ml_dtypes
 

@@ -7,7 +7,8 @@ value per channel has variance 0, as in TensorFlow's fused kernel, rather than n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,9 @@ class Running:
                 value = np.array(value, dtype=np.float64)
                 value.flags.writeable = False
                 object.__setattr__(self, name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Running, (self.batches, self.count, self.mean, self.var, self.m2)  # so that a copy is read-only too
 
 
 def start(shape: tuple[int, ...], cumulative: bool) -> Running:
@@ -84,8 +88,11 @@ def pooled(a: Running, b: Running, ddof: float) -> Running:
         return Running(batches, count, mean, np.where(count > 0, _variance(m2, count, ddof), 1.0), m2)
     count = a.count + b.count
     w = np.divide(b.count, count, out=np.zeros_like(count), where=count > 0)
-    d = b.mean - a.mean
-    return Running(batches, count, a.mean + w * d, (1 - w) * a.var + w * b.var + w * (1 - w) * d * d)
+    with np.errstate(invalid="ignore", over="ignore"):
+        d = b.mean - a.mean
+        mean, var = a.mean + w * d, (1 - w) * a.var + w * b.var + w * (1 - w) * d * d
+    both = Running(batches, count, mean, var)
+    return where(b.count > 0, where(a.count > 0, both, replace(b, batches=batches)), replace(a, batches=batches))
 
 
 def where(take: NDArray, new: Running, old: Running) -> Running:

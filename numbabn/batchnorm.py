@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import averages, backends, checks, functional, state, statedict
+from . import arithmetic, averages, backends, checks, functional, state, statedict
 from .arrays import NDArray
 from .averages import Running
 from .options import UNSET, Options
@@ -24,7 +24,7 @@ class BatchNorm:
     Parameters
     ----------
     channels : int or tuple of int
-        How many channels; for several channel axes, the size of each.
+        How many channels; for several channel axes, the size of each, in the order of the axes of x.
     axis : int or tuple of int, default -1
         The channel axes of x; all others are reduced.
     momentum : float from 0 to 1, or None, default 0.1
@@ -205,7 +205,7 @@ class BatchNorm:
         shift = np.zeros(self.channels) if beta is None else beta
         y, result = functional.destination(out, array, back)
         if not training:
-            scale = functional.inverse_std(running.var, 1.0 if gamma is None else gamma, self.eps)
+            scale = arithmetic.inverse_std(running.var, 1.0 if gamma is None else gamma, self.eps)
             functional.apply(engine, array, y, axes, running.mean, scale, shift)
             return result()
         weight = np.ones(self.channels) if gamma is None else gamma
@@ -213,7 +213,7 @@ class BatchNorm:
             # A second read, so that `out` is written only once the batch is known to be sound.
             batch = functional.measured(engine, array, axes)
             self._refuse(batch)
-            scale = functional.inverse_std(_biased(batch), weight, self.eps)
+            scale = arithmetic.inverse_std(_biased(batch), weight, self.eps)
             functional.apply(engine, array, y, axes, batch.mean, scale, shift)
         else:
             batch = functional.trained(engine, array, y, axes, weight, shift, self.eps)
@@ -298,7 +298,7 @@ class BatchNorm:
         Parameters
         ----------
         d : mapping
-            With exactly the names that `state_dict` of this object has; gamma and beta may be left out.
+            The names that `state_dict` gives. Without gamma, or beta, this object has none afterwards.
         """
         running, gamma, beta = statedict.checked(d, self._options)
         with self._lock:
@@ -360,6 +360,9 @@ class BatchNorm:
 
     def __setstate__(self, d: dict[str, Any]) -> None:
         self.__dict__.update(d)
+        self._gamma, self._beta = (
+            self._parameter(p, name) for name, p in (("gamma", d["_gamma"]), ("beta", d["_beta"]))
+        )
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -386,7 +389,9 @@ class BatchNorm:
 
     def _learn(self, batch: Moments) -> None:
         """Update the running averages, by the policy for values that are not finite."""
-        usable = np.full(self.channels, batch.count > 0)
+        if batch.count == 0:
+            return
+        usable = np.full(self.channels, True)
         bad = _nonfinite(batch)
         if bad.any():
             if self.nonfinite == "raise":

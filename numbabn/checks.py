@@ -138,9 +138,11 @@ def choice(value: Any, name: str, allowed: tuple[str, ...]) -> str:
 
 def output(out: Any, x: NDArray, x_name: str = "x") -> tuple[NDArray, Any]:
     """`out` as a writable floating array of x's shape, apart from x or exactly x; returns (view, what to return)."""
+    if not any(hasattr(out, name) for name in ("__array_interface__", "__dlpack__")):
+        raise TypeError(
+            f"`out` is {type(out).__name__}; expected an array whose memory can be written: np.empty(x.shape)"
+        )
     y, _ = take(out, "out")
-    if isinstance(out, (list, tuple)) or not isinstance(y, np.ndarray):
-        raise TypeError("`out` is a list; expected an array to write into")
     if not is_float(y.dtype):
         raise TypeError(
             f"`out` has dtype {y.dtype}; the result is not whole numbers: give an array of {FLOATS}, "
@@ -164,7 +166,12 @@ def output(out: Any, x: NDArray, x_name: str = "x") -> tuple[NDArray, Any]:
 
 def same_memory(a: NDArray, b: NDArray) -> bool:
     """Whether both are the same elements in the same order: a call that is in place."""
-    return a.ctypes.data == b.ctypes.data and a.strides == b.strides and a.shape == b.shape and a.dtype == b.dtype
+    return (
+        a.ctypes.data == b.ctypes.data
+        and a.shape == b.shape
+        and a.dtype == b.dtype
+        and all(s == t for s, t, n in zip(a.strides, b.strides, a.shape, strict=True) if n > 1)
+    )
 
 
 def _overlaps_itself(y: NDArray) -> bool:

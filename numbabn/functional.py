@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from . import backends, checks
+from . import arithmetic, backends, checks
 from .arrays import NDArray, output_dtype
 from .layout import Layout, canonical
 from .statistics import Moments
@@ -116,7 +116,9 @@ def normalize(
     eps = checks.epsilon(eps)
     means = checks.parameter(mean, "mean", shape, axes)
     variances = checks.variance(var, "var", shape, axes)
-    scale = inverse_std(variances, 1.0 if gamma is None else checks.parameter(gamma, "gamma", shape, axes), eps)
+    scale = arithmetic.inverse_std(
+        variances, 1.0 if gamma is None else checks.parameter(gamma, "gamma", shape, axes), eps
+    )
     shift = np.zeros(shape) if beta is None else checks.parameter(beta, "beta", shape, axes)
     y, result = destination(out, array, back)
     apply(engine, array, y, axes, means, scale, shift)
@@ -175,7 +177,8 @@ def denormalize(
                 f"`gamma` is 0 {checks.in_channels(divisor == 0)}: normalizing by it forgot the data, "
                 "and nothing can bring it back"
             )
-        scale = scale / divisor
+        with np.errstate(over="ignore", invalid="ignore"):
+            scale = scale / divisor
     shift = np.zeros(shape) if beta is None else checks.parameter(beta, "beta", shape, axes)
     x, result = destination(out, array, back, "y")
     apply(engine, array, x, axes, shift, scale, means)
@@ -285,13 +288,6 @@ def destination(out: Any, x: NDArray, back: Any, x_name: str = "x") -> tuple[NDA
         return y, lambda: back(y)
     y, given = checks.output(out, x, x_name)
     return y, lambda: given
-
-
-def inverse_std(var: NDArray, gamma: Any, eps: float) -> NDArray:
-    """``gamma / sqrt(var + eps)``, and 0 where both var and eps are 0."""
-    total = var + eps
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(total == 0, 0.0, gamma / np.sqrt(total))
 
 
 def _pair(x: NDArray, y: NDArray, axes: tuple[int, ...]) -> Layout:

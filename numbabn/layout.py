@@ -84,7 +84,8 @@ class Layout:
     def to_channels(self, parameter: NDArray) -> NDArray:
         """A parameter of the channels' shape -> (channels,) in memory order."""
         turn = tuple(slice(None, None, -1) if t else slice(None) for t in self.turned)
-        return np.ascontiguousarray(parameter.transpose(self.order)[turn]).reshape(-1)
+        # Always a fresh array: numba would compile anew for one that is read-only.
+        return np.array(parameter.transpose(self.order)[turn], order="C").reshape(-1)
 
     def from_channels(self, values: NDArray) -> NDArray:
         """(channels,) in memory order -> the channels' shape."""

@@ -115,5 +115,5 @@ def _axis(axis: Any, needed: int) -> int | tuple[int, ...]:
     axes = axis if isinstance(axis, (tuple, list)) else (axis,)
     if len(axes) != needed:
         raise ValueError(f"`axis` is {axis!r}, {len(axes)} axes, for channels along {needed}; give one axis for each")
-    checks.channel_axes(tuple(axes), 64 + max((abs(a) for a in axes if isinstance(a, int)), default=0))
+    checks.channel_axes(axis, 64 + max((abs(a) for a in axes if isinstance(a, int)), default=0))
     return tuple(map(int, axes)) if isinstance(axis, (tuple, list)) else int(axes[0])

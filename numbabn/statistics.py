@@ -153,6 +153,9 @@ class Moments:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Moments, (self.count, self.mean, self.m2)  # so that a copy is read-only too
+
     def __repr__(self) -> str:
         count = np.unique(self.count)
         values = f"{count[0]:g}" if count.size == 1 else f"{count[0]:g} to {count[-1]:g}" if count.size else "0"
@@ -183,6 +186,12 @@ def brief(values: npt.NDArray[np.float64]) -> str:
 
 
 def _frozen(value: Any, name: str) -> NDArray:
-    array = np.array(value, dtype=np.float64, order="C")
+    try:
+        given = np.asarray(value)
+        if given.dtype.kind not in "iubf":
+            raise TypeError(f"dtype {given.dtype}")
+        array = np.array(given, dtype=np.float64, order="C")
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"`{name}` is {value!r} ({error}); expected real numbers") from None
     array.flags.writeable = False
     return array

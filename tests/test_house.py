@@ -25,7 +25,7 @@ FLOORS = [
     {"options", "functional", "averages"},
     {"statistics", "state"},
     {"backends"},
-    {"layout", "checks"},
+    {"layout", "checks", "arithmetic"},
     {"arrays", "data"},
 ]
 SAME_FLOOR = {("options", "functional")}
