@@ -7,7 +7,6 @@ enough values have passed for the merge to cost nothing.
 
 import numpy as np
 
-from .affine import at, centered, parts, usual
 from .half import load, store
 from .jit import kernel, pasted, reduction
 from .welford import close, merge, merge_tree, scale_of
@@ -82,44 +81,43 @@ def moments(
 
 
 @pasted
-def _affine_run(x, out, mean, low, scale, shift):
+def _affine_run(x, out, mean, scale, shift):
     """out = (x - mean) * scale + shift over one run of one channel; x, out: (n,)."""
     for i in range(x.size):
-        store(out, i, centered(x, i, mean, low) * scale + shift)
+        store(out, i, (load(x, i) - mean) * scale + shift)
 
 
 @kernel
-def _affine(x, out, p, q, n, mean, low, scale, shift):
+def _affine(x, out, p, q, n, mean, scale, shift):
     """`_affine_run` of n values of x from p to out from q; out None: in place."""
     run = x[p : p + n]
     if out is None:
-        _affine_run(run, run, mean, low, scale, shift)
+        _affine_run(run, run, mean, scale, shift)
     else:
-        _affine_run(run, out[q : q + n], mean, low, scale, shift)
+        _affine_run(run, out[q : q + n], mean, scale, shift)
 
 
 @kernel
 def transform(
-    x, x_outer, x_channel, out, out_outer, out_channel, channels, inner, inner_blocks, lo, hi, mean, low, scale, shift
+    x, x_outer, x_channel, out, out_outer, out_channel, channels, inner, inner_blocks, lo, hi, mean, scale, shift
 ):
-    """Items lo..hi of outer x channels x inner_blocks; out: flat, or None for in place; low: None or (channels,)."""
+    """Items lo..hi of outer x channels x inner_blocks; out: flat, or None for in place."""
     for item in range(lo, hi):
         plane, k = item // inner_blocks, item % inner_blocks
         o, c = plane // channels, plane % channels
         i0, i1 = inner * k // inner_blocks, inner * (k + 1) // inner_blocks
         p, q = o * x_outer + c * x_channel + i0, o * out_outer + c * out_channel + i0
-        _affine(x, out, p, q, i1 - i0, mean[c], at(low, c), scale[c], shift[c])
+        _affine(x, out, p, q, i1 - i0, mean[c], scale[c], shift[c])
 
 
 @kernel
 def train(
     x, x_outer, x_channel, out, out_outer, out_channel, outer, channels, inner, blocks, outer_blocks, inner_blocks,
-    lo, hi, count, mean, m2, gamma, beta, eps, like,
+    lo, hi, count, mean, m2, gamma, beta, eps,
 ):  # fmt: skip
     """Channel blocks lo..hi: moments as in `moments`, merged into mean[0], m2[0], then the transform.
 
-    count: (parts,) values in each part; like: an array of the type in which to transform. The second
-    pass goes backwards, to meet first what is still cached.
+    count: (parts,) values in each part. The second pass goes backwards, to meet first what is still cached.
     """
     total = count.sum()
     for g in range(lo, hi):
@@ -134,8 +132,4 @@ def train(
             for c in range(c1 - 1, c0 - 1, -1):
                 scale = scale_of(m2[0, c] / total, gamma[c], eps)
                 p, q = o * x_outer + c * x_channel, o * out_outer + c * out_channel
-                if usual(mean[0, c], scale, beta[c]):
-                    high, low = parts(mean[0, c], like)
-                    _affine(x, out, p, q, inner, high, low, parts(scale, like)[0], parts(beta[c], like)[0])
-                else:
-                    _affine(x, out, p, q, inner, mean[0, c], None, scale, beta[c])
+                _affine(x, out, p, q, inner, mean[0, c], scale, beta[c])

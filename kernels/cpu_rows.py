@@ -7,10 +7,7 @@ columns into channels is plain addition.
 """
 
 import numpy as np
-from numba import types
-from numba.extending import overload
 
-from .affine import at, centered
 from .half import load, store
 from .jit import inlined, kernel, pasted
 from .welford import close, merge
@@ -116,81 +113,74 @@ def moments(x, stride, rows, channels, inner, pack, row_blocks, col_blocks, lo, 
 
 
 @pasted
-def _affine_row(x, out, mean, low, scale, shift):
-    """out = (x - mean) * scale + shift; all (width,), low perhaps None."""
+def _affine_row(x, out, mean, scale, shift):
+    """out = (x - mean) * scale + shift; all (width,)."""
     for j in range(x.size):
-        store(out, j, centered(x, j, mean[j], at(low, j)) * scale[j] + shift[j])
+        store(out, j, (load(x, j) - mean[j]) * scale[j] + shift[j])
 
 
 @inlined
-def _affine_two_rows(x, y, out, out_y, mean, low, scale, shift):
+def _affine_two_rows(x, y, out, out_y, mean, scale, shift):
     """`_affine_row` of x and y at once: the parameters load once for two.
 
     Both results come before both stores: a load close behind a store to the same place in a page waits for it.
     """
     for j in range(x.size):
-        first = centered(x, j, mean[j], at(low, j)) * scale[j] + shift[j]
-        second = centered(y, j, mean[j], at(low, j)) * scale[j] + shift[j]
+        first = (load(x, j) - mean[j]) * scale[j] + shift[j]
+        second = (load(y, j) - mean[j]) * scale[j] + shift[j]
         store(out, j, first)
         store(out_y, j, second)
 
 
 @inlined
-def _affine_rows(x, x_stride, out, out_stride, rows, width, mean, low, scale, shift):
+def _affine_rows(x, x_stride, out, out_stride, rows, width, mean, scale, shift):
     """`_affine_row` for each row, a row of each half at a time."""
     half = rows // 2
     for i in range(half):
         p, q, r, s = i * x_stride, (i + half) * x_stride, i * out_stride, (i + half) * out_stride
-        _affine_two_rows(
-            x[p : p + width], x[q : q + width], out[r : r + width], out[s : s + width], mean, low, scale, shift
-        )
+        _affine_two_rows(x[p : p + width], x[q : q + width], out[r : r + width], out[s : s + width], mean, scale, shift)
     if rows % 2:
         p, q = (rows - 1) * x_stride, (rows - 1) * out_stride
-        _affine_row(x[p : p + width], out[q : q + width], mean, low, scale, shift)
+        _affine_row(x[p : p + width], out[q : q + width], mean, scale, shift)
 
 
 @inlined
-def _affine_rows_in_place(x, x_stride, rows, width, mean, low, scale, shift):
+def _affine_rows_in_place(x, x_stride, rows, width, mean, scale, shift):
     """`_affine_row` for each row, one at a time: two would stop the vectorizer, which sees one array."""
     for i in range(rows):
         r = x[i * x_stride : i * x_stride + width]
-        _affine_row(r, r, mean, low, scale, shift)
+        _affine_row(r, r, mean, scale, shift)
 
 
-def _columns(value, c0, c1, inner, pack):
-    """A parameter of channels c0..c1 for each column of a wide row; None stays None."""
-    if value is None:
-        return None
+@kernel
+def _columns(value, inner, pack):
+    """A parameter of some channels for each column of a wide row."""
     # 64 more than needed: the parameters do not all start at one place in a page.
-    out = np.empty(pack * (c1 - c0) * inner + 64, value.dtype)
-    _spread(value[c0:c1], inner, pack, out)
+    out = np.empty(pack * value.size * inner + 64)
+    _spread(value, inner, pack, out)
     return out
-
-
-@overload(_columns)
-def _columns_of(value, c0, c1, inner, pack):
-    return _columns if not isinstance(value, types.NoneType) else lambda value, c0, c1, inner, pack: None
 
 
 @kernel
 def transform(
-    x, x_stride, out, out_stride, rows, channels, inner, pack, row_blocks, col_blocks, lo, hi, mean, low, scale, shift
+    x, x_stride, out, out_stride, rows, channels, inner, pack, row_blocks, col_blocks, lo, hi, mean, scale, shift
 ):
-    """Items lo..hi, as `moments`; out: flat, or None for in place; low: None or as the rest, (channels,)."""
+    """Items lo..hi, as `moments`; out: flat, or None for in place; the rest: (channels,)."""
     for item in range(lo, hi):
         b, k = item // col_blocks, item % col_blocks
         first, last = rows * b // row_blocks, rows * (b + 1) // row_blocks
         c0, c1 = channels * k // col_blocks, channels * (k + 1) // col_blocks
         row = (c1 - c0) * inner
-        a, a_low = _columns(mean, c0, c1, inner, pack), _columns(low, c0, c1, inner, pack)
-        s, t = _columns(scale, c0, c1, inner, pack), _columns(shift, c0, c1, inner, pack)
+        a = _columns(mean[c0:c1], inner, pack)
+        s = _columns(scale[c0:c1], inner, pack)
+        t = _columns(shift[c0:c1], inner, pack)
         packed = (last - first) // pack
         rest = (last - first) - packed * pack
         p, q = first * x_stride + c0 * inner, first * out_stride + c0 * inner
         p_rest, q_rest = p + packed * pack * x_stride, q + packed * pack * out_stride
         if out is None:
-            _affine_rows_in_place(x[p:], pack * x_stride, packed, pack * row, a, a_low, s, t)
-            _affine_rows_in_place(x[p_rest:], x_stride, min(rest, 1), rest * row, a, a_low, s, t)
+            _affine_rows_in_place(x[p:], pack * x_stride, packed, pack * row, a, s, t)
+            _affine_rows_in_place(x[p_rest:], x_stride, min(rest, 1), rest * row, a, s, t)
         else:
-            _affine_rows(x[p:], pack * x_stride, out[q:], pack * out_stride, packed, pack * row, a, a_low, s, t)
-            _affine_rows(x[p_rest:], x_stride, out[q_rest:], out_stride, min(rest, 1), rest * row, a, a_low, s, t)
+            _affine_rows(x[p:], pack * x_stride, out[q:], pack * out_stride, packed, pack * row, a, s, t)
+            _affine_rows(x[p_rest:], x_stride, out[q_rest:], out_stride, min(rest, 1), rest * row, a, s, t)

@@ -64,15 +64,10 @@ def load(x, i):
     return np.float64(value)
 
 
-def narrow(x, i):
-    """Element i of a flat array of at most 16 bits of integer, or 32 of float, as float32: exact."""
-    return np.float32(load(x, i))
-
-
 def to_odd(value):
     """A float64 to float32 so that rounding it again gives what rounding once would: what is cut off makes it odd."""
     near = np.float32(value)
-    if not isinstance(value, np.float64) or near == value or np.isnan(value) or near.view(np.uint32) & np.uint32(1):
+    if near == value or np.isnan(value) or near.view(np.uint32) & np.uint32(1):
         return near
     return np.uint32(int(near.view(np.uint32)) + (1 if abs(value) > abs(near) else -1)).view(np.float32)
 
@@ -106,20 +101,8 @@ def _load(x, i):
     return lambda x, i: np.float64(x[i])
 
 
-@overload(narrow)
-def _narrow(x, i):
-    if _field(x) == "half":
-        return lambda x, i: half_to_float(x[i].half)
-    if _field(x) == "bfloat":
-        return lambda x, i: bits_to_float(np.uint32(np.uint32(x[i].bfloat) << np.uint32(16)))
-    return lambda x, i: np.float32(x[i])
-
-
 @overload(to_odd)
 def _to_odd(value):
-    if value != types.float64:
-        return lambda value: value
-
     def odd(value):
         near = np.float32(value)
         bits = float_to_bits(near)

@@ -140,7 +140,7 @@ def output(out: Any, x: NDArray, x_name: str = "x") -> tuple[NDArray, Any]:
     """`out` as a writable floating array of x's shape, apart from x or exactly x; returns (view, what to return)."""
     if not any(hasattr(out, name) for name in ("__array_interface__", "__dlpack__")):
         raise TypeError(
-            f"`out` is {type(out).__name__}; expected an array whose memory can be written: np.empty(x.shape)"
+            f"`out` is of type {type(out).__name__}; expected an array that can be written into: np.empty(x.shape)"
         )
     y, _ = take(out, "out")
     if not is_float(y.dtype):

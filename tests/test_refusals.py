@@ -112,11 +112,11 @@ def test_bad_axis(name: str) -> None:
 
 
 BAD_OUT: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
-    "list": (lambda: [[0.0] * 4] * 6, TypeError, "`out` is a list"),
+    "list": (lambda: [[0.0] * 4] * 6, TypeError, "`out` is of type list"),
     "tuple": (lambda: ((0.0,) * 4,) * 6, TypeError, "`out`"),
     "number": (lambda: 3.0, (TypeError, ValueError), "`out`"),
-    "text": (lambda: "out", TypeError, "`out` is str"),
-    "opaque": (Opaque, TypeError, "`out` is Opaque"),
+    "text": (lambda: "out", TypeError, "`out` is of type str"),
+    "opaque": (Opaque, TypeError, "`out` is of type Opaque"),
     "integer": (lambda: np.zeros((6, 4), int), TypeError, "`out` has dtype int64"),
     "bool": (lambda: np.zeros((6, 4), bool), TypeError, "`out` has dtype bool"),
     "complex": (lambda: np.zeros((6, 4), complex), TypeError, "`out` has dtype complex128"),

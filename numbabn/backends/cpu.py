@@ -6,7 +6,7 @@ import contextlib
 import importlib
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -43,10 +43,9 @@ def moments(layout: Layout) -> Moments:
 
 def transform(layout: Layout, mean: NDArray, scale: NDArray, shift: NDArray) -> None:
     """Write (x - mean) * scale + shift; the layout's arrays are (x, out), or (x,) for in place."""
-    parameters = Affine.of(layout.arrays, mean, scale, shift)
     window = layout.window()
     if window is not None:
-        _transform_window(window, parameters, parallel_for)
+        _transform_window(window, mean, scale, shift, parallel_for)
         return
     pieces, channels = layout.pieces(), _channel_numbers(layout)
 
@@ -54,7 +53,7 @@ def transform(layout: Layout, mean: NDArray, scale: NDArray, shift: NDArray) -> 
         for box in pieces[lo:hi]:
             at = channels[_kept(layout, box)].reshape(-1)
             with _scratch(layout, box, written=True) as part:
-                _transform_window(part, parameters.at(at), _here)
+                _transform_window(part, mean[at], scale[at], shift[at], _here)
 
     parallel_for(work, len(pieces), small=layout.size <= GRAIN)
 
@@ -71,34 +70,6 @@ def train(layout: Layout, gamma: NDArray, beta: NDArray, eps: float) -> Moments:
     count, mean, m2 = moments(alone)
     transform(layout, mean, inverse_std(m2 / count, gamma, eps), beta)
     return count, mean, m2
-
-
-def _arithmetic(arrays: tuple[NDArray, ...]) -> np.dtype[Any]:
-    """The type in which a transform computes: float32 where that loses nothing of x, else float64."""
-    small = all(a.dtype.itemsize <= (2 if a.dtype.kind in "iub" else 4) for a in arrays)
-    return np.dtype(np.float32 if small else np.float64)
-
-
-class Affine(NamedTuple):
-    """Parameters of a transform as the kernels take them; `low` is the rest of a float32 mean, or None."""
-
-    mean: NDArray
-    low: NDArray | None
-    scale: NDArray
-    shift: NDArray
-
-    @classmethod
-    def of(cls, arrays: tuple[NDArray, ...], mean: NDArray, scale: NDArray, shift: NDArray) -> Affine:
-        """In float32 with the mean in two parts, if the arrays allow it and the values are not extreme."""
-        dtype = _arithmetic(arrays)
-        if dtype == np.float64 or not _kernels("affine").all_usual(mean, scale, shift):
-            return cls(mean, None, scale, shift)
-        high = mean.astype(dtype)
-        return cls(high, (mean - high).astype(dtype), scale.astype(dtype), shift.astype(dtype))
-
-    def at(self, channels: NDArray) -> Affine:
-        """The parameters of some channels."""
-        return Affine(*(None if p is None else p[channels] for p in self))  # type: ignore[arg-type]
 
 
 def _here(body: Callable[[int, int], None], items: int, small: bool = False) -> None:
@@ -134,7 +105,7 @@ def _moments_parts(window: Window, run: Callable[..., None]) -> tuple[NDArray, N
     return _plane_counts(window, outer_blocks, inner_blocks), mean, m2
 
 
-def _transform_window(window: Window, parameters: Affine, run: Callable[..., None]) -> None:
+def _transform_window(window: Window, mean: NDArray, scale: NDArray, shift: NDArray, run: Callable[..., None]) -> None:
     small = window.size <= GRAIN // 4
     if window.rows and window.inner < FEW:
         pack, row_blocks, col_blocks = _row_blocks(window)
@@ -145,7 +116,7 @@ def _transform_window(window: Window, parameters: Affine, run: Callable[..., Non
         items = row_blocks * col_blocks
         # Backwards: what a pass over x has just left in the cache comes first.
         run(
-            lambda lo, hi: kernel(x, strides[0], out, strides[-1], *shape, items - hi, items - lo, *parameters),
+            lambda lo, hi: kernel(x, strides[0], out, strides[-1], *shape, items - hi, items - lo, mean, scale, shift),
             items,
             small,
         )
@@ -156,20 +127,20 @@ def _transform_window(window: Window, parameters: Affine, run: Callable[..., Non
     o, c = window.outer_stride, window.channel_stride
     where = (x, o[0], c[0], out, o[-1], c[-1], window.channels, window.inner, inner_blocks)
     items = window.outer * window.channels * inner_blocks
-    run(lambda lo, hi: kernel(*where, items - hi, items - lo, *parameters), items, small)
+    run(lambda lo, hi: kernel(*where, items - hi, items - lo, mean, scale, shift), items, small)
 
 
 def _train_planes(window: Window, gamma: NDArray, beta: NDArray, eps: float) -> Moments:
     blocks, outer_blocks, inner_blocks = _plane_blocks(window)
     count = _plane_counts(window, outer_blocks, inner_blocks)
     mean, m2 = np.empty((2, len(count), window.channels))
-    kernel, like = _kernels("cpu_planes").train, np.empty(0, _arithmetic(window.flat))
+    kernel = _kernels("cpu_planes").train
     x, out = _ends(window.flat)
     o, c = window.outer_stride, window.channel_stride
     where = (x, o[0], c[0], out, o[-1], c[-1])
     shape = (window.outer, window.channels, window.inner, blocks, outer_blocks, inner_blocks)
     parallel_for(
-        lambda lo, hi: kernel(*where, *shape, lo, hi, count, mean, m2, gamma, beta, eps, like),
+        lambda lo, hi: kernel(*where, *shape, lo, hi, count, mean, m2, gamma, beta, eps),
         blocks,
         small=window.size <= GRAIN // 4,
     )
