@@ -7,7 +7,7 @@ enough values have passed for the merge to cost nothing.
 
 import numpy as np
 
-from .half import load, store
+from .half import load, plus, store
 from .jit import kernel, pasted, reduction
 from .welford import close, merge, merge_tree, scale_of
 
@@ -101,13 +101,13 @@ def _affine(x, out, p, q, n, mean, scale, shift):
 def transform(
     x, x_outer, x_channel, out, out_outer, out_channel, channels, inner, inner_blocks, lo, hi, mean, scale, shift
 ):
-    """Items lo..hi of outer x channels x inner_blocks; out: flat, or None for in place."""
+    """Items lo..hi of outer x channels x inner_blocks; out: flat, or None for in place; shift: None for 0."""
     for item in range(lo, hi):
         plane, k = item // inner_blocks, item % inner_blocks
         o, c = plane // channels, plane % channels
         i0, i1 = inner * k // inner_blocks, inner * (k + 1) // inner_blocks
         p, q = o * x_outer + c * x_channel + i0, o * out_outer + c * out_channel + i0
-        _affine(x, out, p, q, i1 - i0, mean[c], scale[c], shift[c])
+        _affine(x, out, p, q, i1 - i0, mean[c], scale[c], plus(0.0, shift, c))
 
 
 @kernel

@@ -7,8 +7,10 @@ columns into channels is plain addition.
 """
 
 import numpy as np
+from numba import types
+from numba.extending import overload
 
-from .half import load, store
+from .half import load, plus, store
 from .jit import inlined, kernel, pasted
 from .welford import close, merge
 
@@ -114,9 +116,9 @@ def moments(x, stride, rows, channels, inner, pack, row_blocks, col_blocks, lo, 
 
 @pasted
 def _affine_row(x, out, mean, scale, shift):
-    """out = (x - mean) * scale + shift; all (width,)."""
+    """out = (x - mean) * scale + shift; all (width,), shift None for 0."""
     for j in range(x.size):
-        store(out, j, (load(x, j) - mean[j]) * scale[j] + shift[j])
+        store(out, j, plus((load(x, j) - mean[j]) * scale[j], shift, j))
 
 
 @inlined
@@ -126,8 +128,8 @@ def _affine_two_rows(x, y, out, out_y, mean, scale, shift):
     Both results come before both stores: a load close behind a store to the same place in a page waits for it.
     """
     for j in range(x.size):
-        first = (load(x, j) - mean[j]) * scale[j] + shift[j]
-        second = (load(y, j) - mean[j]) * scale[j] + shift[j]
+        first = plus((load(x, j) - mean[j]) * scale[j], shift, j)
+        second = plus((load(y, j) - mean[j]) * scale[j], shift, j)
         store(out, j, first)
         store(out_y, j, second)
 
@@ -152,28 +154,34 @@ def _affine_rows_in_place(x, x_stride, rows, width, mean, scale, shift):
         _affine_row(r, r, mean, scale, shift)
 
 
-@kernel
-def _columns(value, inner, pack):
-    """A parameter of some channels for each column of a wide row."""
+def _columns(value, c0, c1, inner, pack):
+    """A parameter of channels c0..c1 for each column of a wide row; None stays None."""
+    if value is None:
+        return None
     # 64 more than needed: the parameters do not all start at one place in a page.
-    out = np.empty(pack * value.size * inner + 64)
-    _spread(value, inner, pack, out)
+    out = np.empty(pack * (c1 - c0) * inner + 64)
+    _spread(value[c0:c1], inner, pack, out)
     return out
+
+
+@overload(_columns)
+def _columns_of(value, c0, c1, inner, pack):
+    return (lambda value, c0, c1, inner, pack: None) if isinstance(value, types.NoneType) else _columns
 
 
 @kernel
 def transform(
     x, x_stride, out, out_stride, rows, channels, inner, pack, row_blocks, col_blocks, lo, hi, mean, scale, shift
 ):
-    """Items lo..hi, as `moments`; out: flat, or None for in place; the rest: (channels,)."""
+    """Items lo..hi, as `moments`; out: flat, or None for in place; the rest: (channels,), shift None for 0."""
     for item in range(lo, hi):
         b, k = item // col_blocks, item % col_blocks
         first, last = rows * b // row_blocks, rows * (b + 1) // row_blocks
         c0, c1 = channels * k // col_blocks, channels * (k + 1) // col_blocks
         row = (c1 - c0) * inner
-        a = _columns(mean[c0:c1], inner, pack)
-        s = _columns(scale[c0:c1], inner, pack)
-        t = _columns(shift[c0:c1], inner, pack)
+        a = _columns(mean, c0, c1, inner, pack)
+        s = _columns(scale, c0, c1, inner, pack)
+        t = _columns(shift, c0, c1, inner, pack)
         packed = (last - first) // pack
         rest = (last - first) - packed * pack
         p, q = first * x_stride + c0 * inner, first * out_stride + c0 * inner

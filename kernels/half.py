@@ -1,4 +1,4 @@
-"""Loads and stores: native types as they are, float16 and bfloat16 through their bits.
+"""One element: loads and stores of native types as they are, of float16 and bfloat16 through their bits.
 
 numba has no arithmetic for the 16-bit floats on a CPU, so such an array reaches a kernel as
 records with one field of 16 bits, whose name says which format it holds. The conversions below
@@ -82,6 +82,11 @@ def store(out, i, value):
         out[i] = value
 
 
+def plus(value, shift, j):
+    """value + shift[j], or the value where shift is None: an absent parameter is never loaded."""
+    return value if shift is None else value + shift[j]
+
+
 def _nearest_bfloat(bits, is_nan):
     """Upper 16 of 32 bits, ties to even; a NaN stays a quiet NaN."""
     rounded = np.uint32(bits) + np.uint32(0x7FFF) + ((np.uint32(bits) >> np.uint32(16)) & np.uint32(1))
@@ -99,6 +104,13 @@ def _load(x, i):
     if _field(x) == "bfloat":
         return lambda x, i: np.float64(bits_to_float(np.uint32(np.uint32(x[i].bfloat) << np.uint32(16))))
     return lambda x, i: np.float64(x[i])
+
+
+@overload(plus)
+def _plus(value, shift, j):
+    if isinstance(shift, types.NoneType):
+        return lambda value, shift, j: value
+    return lambda value, shift, j: value + shift[j]
 
 
 @overload(to_odd)

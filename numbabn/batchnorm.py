@@ -202,11 +202,10 @@ class BatchNorm:
         array, back = checks.data(x)
         axes = self._options.axes_of(array)
         running, gamma, beta = self._running, self._gamma, self._beta
-        shift = np.zeros(self.channels) if beta is None else beta
         y, result = functional.destination(out, array, back)
         if not training:
             scale = arithmetic.inverse_std(running.var, 1.0 if gamma is None else gamma, self.eps)
-            functional.apply(engine, array, y, axes, running.mean, scale, shift)
+            functional.apply(engine, array, y, axes, running.mean, scale, beta)
             return result()
         weight = np.ones(self.channels) if gamma is None else gamma
         if self.nonfinite == "raise" and out is not None:
@@ -214,9 +213,9 @@ class BatchNorm:
             batch = functional.measured(engine, array, axes)
             self._refuse(batch)
             scale = arithmetic.inverse_std(_biased(batch), weight, self.eps)
-            functional.apply(engine, array, y, axes, batch.mean, scale, shift)
+            functional.apply(engine, array, y, axes, batch.mean, scale, beta)
         else:
-            batch = functional.trained(engine, array, y, axes, weight, shift, self.eps)
+            batch = functional.trained(engine, array, y, axes, weight, beta, self.eps)
         self._learn(batch)
         return result()
 

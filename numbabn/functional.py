@@ -119,7 +119,7 @@ def normalize(
     scale = arithmetic.inverse_std(
         variances, 1.0 if gamma is None else checks.parameter(gamma, "gamma", shape, axes), eps
     )
-    shift = np.zeros(shape) if beta is None else checks.parameter(beta, "beta", shape, axes)
+    shift = None if beta is None else checks.parameter(beta, "beta", shape, axes)
     y, result = destination(out, array, back)
     apply(engine, array, y, axes, means, scale, shift)
     return result()
@@ -234,7 +234,7 @@ def batch_norm(
     shape = tuple(array.shape[a] for a in axes)
     eps = checks.epsilon(eps)
     scale = np.ones(shape) if gamma is None else checks.parameter(gamma, "gamma", shape, axes)
-    shift = np.zeros(shape) if beta is None else checks.parameter(beta, "beta", shape, axes)
+    shift = None if beta is None else checks.parameter(beta, "beta", shape, axes)
     y, result = destination(out, array, back)
     m = trained(engine, array, y, axes, scale, shift, eps)
     return result(), m
@@ -255,14 +255,14 @@ def trained(
     y: NDArray,
     axes: tuple[int, ...],
     gamma: NDArray,
-    beta: NDArray,
+    beta: NDArray | None,
     eps: float,
 ) -> Moments:
     """Write x normalized by its own moments into y; returns the moments."""
     if x.size == 0:
         return measured(engine, x, axes)
     layout = _pair(x, y, axes)
-    return _moments(layout, engine.train(layout, layout.to_channels(gamma), layout.to_channels(beta), eps))
+    return _moments(layout, engine.train(layout, layout.to_channels(gamma), _optional(layout, beta), eps))
 
 
 def apply(
@@ -272,13 +272,13 @@ def apply(
     axes: tuple[int, ...],
     mean: NDArray,
     scale: NDArray,
-    shift: NDArray,
+    shift: NDArray | None,
 ) -> None:
-    """Write ``(x - mean) * scale + shift`` into y; the parameters in the channels' shape."""
+    """Write ``(x - mean) * scale + shift`` into y; the parameters in the channels' shape, shift None for 0."""
     if x.size == 0:
         return
     layout = _pair(x, y, axes)
-    engine.transform(layout, *(layout.to_channels(p) for p in (mean, scale, shift)))
+    engine.transform(layout, layout.to_channels(mean), layout.to_channels(scale), _optional(layout, shift))
 
 
 def destination(out: Any, x: NDArray, back: Any, x_name: str = "x") -> tuple[NDArray, Any]:
@@ -288,6 +288,10 @@ def destination(out: Any, x: NDArray, back: Any, x_name: str = "x") -> tuple[NDA
         return y, lambda: back(y)
     y, given = checks.output(out, x, x_name)
     return y, lambda: given
+
+
+def _optional(layout: Layout, parameter: NDArray | None) -> NDArray | None:
+    return None if parameter is None else layout.to_channels(parameter)
 
 
 def _pair(x: NDArray, y: NDArray, axes: tuple[int, ...]) -> Layout:

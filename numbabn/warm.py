@@ -40,10 +40,12 @@ def warmup(dtypes: Iterable[Any] = DTYPES) -> float:
         planes = np.ones((2, 2, 70_000), dtype=dtype)
         for x, axis in ((rows, -1), (planes, 1), (rows[:, ::3][::3], -1), (planes[:1], 1)):
             y, m = functional.batch_norm(x, axis=axis)
-            functional.normalize(x, m.mean, m.var(), axis=axis)
+            for beta in (None, 0.0):
+                functional.normalize(x, m.mean, m.var(), beta=beta, axis=axis)
             if y.dtype == x.dtype:
                 functional.batch_norm(y, axis=axis, out=y)
-                functional.normalize(y, m.mean, m.var(), axis=axis, out=y)
+                for beta in (None, 0.0):
+                    functional.normalize(y, m.mean, m.var(), beta=beta, axis=axis, out=y)
         many = np.ones((2, 16, 300), dtype=dtype)  # enough channels to train each while it is cached
         y, _ = functional.batch_norm(many, axis=1)
         if y.dtype == many.dtype:

@@ -27,10 +27,10 @@ class Backend(Protocol):
     def moments(self, layout: Layout) -> tuple[float, NDArray, NDArray]:
         """(count, mean, M2) in one pass over the layout's only array."""
 
-    def transform(self, layout: Layout, mean: NDArray, scale: NDArray, shift: NDArray) -> None:
-        """Write (x - mean) * scale + shift into the layout's last array."""
+    def transform(self, layout: Layout, mean: NDArray, scale: NDArray, shift: NDArray | None) -> None:
+        """Write (x - mean) * scale + shift (None: 0) into the layout's last array."""
 
-    def train(self, layout: Layout, gamma: NDArray, beta: NDArray, eps: float) -> tuple[float, NDArray, NDArray]:
+    def train(self, layout: Layout, gamma: NDArray, beta: NDArray | None, eps: float) -> tuple[float, NDArray, NDArray]:
         """Moments of x, and x normalized by them into the layout's last array."""
 
 

@@ -20,7 +20,7 @@ GRAIN = 131072  # values in an item at least: work that outweighs handing it out
 NARROW = 128  # columns that several short rows fill together: full vectors, parameters that stay in L1
 WIDE = 2048  # columns of a block of a longer row: accumulators that stay in L2, long sequential reads
 FEW = 32  # a run of fewer values is normalized as part of a row, a longer one by itself
-LONG = 8192  # values that a block of neighbouring planes has at least
+LONG = 8192  # values that a block of neighbouring planes has at least, and a block of a row to normalize at most
 SPREAD = 8  # blocks of channels that are enough to keep all threads busy with whole channels
 CACHED = 16 << 20  # bytes that one thread's channels may take for a second read to come from a cache
 
@@ -41,7 +41,7 @@ def moments(layout: Layout) -> Moments:
     return _merged(count, mean, m2)
 
 
-def transform(layout: Layout, mean: NDArray, scale: NDArray, shift: NDArray) -> None:
+def transform(layout: Layout, mean: NDArray, scale: NDArray, shift: NDArray | None) -> None:
     """Write (x - mean) * scale + shift; the layout's arrays are (x, out), or (x,) for in place."""
     window = layout.window()
     if window is not None:
@@ -53,12 +53,12 @@ def transform(layout: Layout, mean: NDArray, scale: NDArray, shift: NDArray) -> 
         for box in pieces[lo:hi]:
             at = channels[_kept(layout, box)].reshape(-1)
             with _scratch(layout, box, written=True) as part:
-                _transform_window(part, mean[at], scale[at], shift[at], _here)
+                _transform_window(part, mean[at], scale[at], None if shift is None else shift[at], _here)
 
     parallel_for(work, len(pieces), small=layout.size <= GRAIN)
 
 
-def train(layout: Layout, gamma: NDArray, beta: NDArray, eps: float) -> Moments:
+def train(layout: Layout, gamma: NDArray, beta: NDArray | None, eps: float) -> Moments:
     """Moments, then the transform by them, each channel while it is cached where that is possible."""
     alone = layout.input()
     window, x_window = layout.window(), alone.window()
@@ -66,7 +66,7 @@ def train(layout: Layout, gamma: NDArray, beta: NDArray, eps: float) -> Moments:
         blocks, _, _ = _plane_blocks(window)
         share = window.size // blocks * 2 * window.flat[0].itemsize
         if share <= CACHED and blocks >= SPREAD:
-            return _train_planes(window, gamma, beta, eps)
+            return _train_planes(window, gamma, np.zeros(layout.channels) if beta is None else beta, eps)
     count, mean, m2 = moments(alone)
     transform(layout, mean, inverse_std(m2 / count, gamma, eps), beta)
     return count, mean, m2
@@ -105,10 +105,12 @@ def _moments_parts(window: Window, run: Callable[..., None]) -> tuple[NDArray, N
     return _plane_counts(window, outer_blocks, inner_blocks), mean, m2
 
 
-def _transform_window(window: Window, mean: NDArray, scale: NDArray, shift: NDArray, run: Callable[..., None]) -> None:
+def _transform_window(
+    window: Window, mean: NDArray, scale: NDArray, shift: NDArray | None, run: Callable[..., None]
+) -> None:
     small = window.size <= GRAIN // 4
     if window.rows and window.inner < FEW:
-        pack, row_blocks, col_blocks = _row_blocks(window)
+        pack, row_blocks, col_blocks = _row_blocks(window, LONG)
         kernel = _kernels("cpu_rows").transform
         x, out = _ends(window.flat)
         strides = window.outer_stride
@@ -147,12 +149,12 @@ def _train_planes(window: Window, gamma: NDArray, beta: NDArray, eps: float) -> 
     return float(count.sum()), mean[0], m2[0]
 
 
-def _row_blocks(window: Window) -> tuple[int, int, int]:
+def _row_blocks(window: Window, wide: int = WIDE) -> tuple[int, int, int]:
     """(rows packed into one, blocks of rows, blocks of columns)."""
     row = window.channels * window.inner
     contiguous = all(s == row for s in window.outer_stride)
     pack = max(1, min(NARROW // row, window.outer)) if contiguous else 1
-    col_blocks = min(window.channels, -(-row // WIDE))
+    col_blocks = min(window.channels, -(-row // wide))
     wanted = min(ITEMS, max(1, window.size // GRAIN))
     row_blocks = max(1, min(-(-wanted // col_blocks), window.outer // (8 * pack)))
     return pack, row_blocks, col_blocks
