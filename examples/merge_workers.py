@@ -1,6 +1,6 @@
 """Statistics of data that lies in several places: each worker reduces its part, the parts merge exactly.
 
-    python examples/merge_workers.py
+python examples/merge_workers.py
 """
 
 from concurrent.futures import ProcessPoolExecutor
