@@ -1,7 +1,7 @@
 """Channels along the row: a matrix of `rows`, each channels x inner values in one contiguous run.
 
 A row is cut into blocks of whole channels, and rows into blocks, so that an item is a rectangle
-whose accumulators stay in the first-level cache. Short rows that touch each other are taken several
+whose accumulators stay cached. Short rows that touch each other are taken several
 (`pack`) at a time as one wide row. All columns of a channel share its pivot, so that folding the
 columns into channels is plain addition.
 """
