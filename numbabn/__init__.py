@@ -50,11 +50,14 @@ _HOMES = {
     "statistics": ("Moments",),
     "warm": ("warmup",),
 }
+_ROOMS = ("averages", "backends", "functional", "state")  # also reached as attributes, without an import of their own
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for, when it is asked for."""
+    if name in _ROOMS:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'numbabn' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -116,6 +116,11 @@ def test_import_loads_no_numba():
     assert result.stdout.splitlines()[-1] == "[]", result.stderr
 
 
+def test_rooms_are_reached_as_attributes():
+    result = run_python("import numbabn as n; print(n.averages.start, n.state.load, n.functional.moments, n.backends)")
+    assert result.returncode == 0, result.stderr
+
+
 def test_public_names_exist_are_documented_and_carry_an_example():
     assert sorted(numbabn.__all__) == numbabn.__all__
     for name in numbabn.__all__:

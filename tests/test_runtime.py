@@ -70,8 +70,7 @@ def test_several_callers_share_the_helpers():
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(call, range(12)))
     assert most <= 6 + 3  # the callers themselves, and no more helpers than the limit leaves beside one
-    assert threads._runtime.callers == 0
-    assert threads._runtime.helpers == 0
+    assert not threads._runtime.calls
 
 
 def test_a_call_from_inside_a_helper_runs_where_it_is():
@@ -101,7 +100,7 @@ def test_an_exception_reaches_the_caller_and_stops_the_rest():
     with numbabn.num_threads(2), pytest.raises(RuntimeError, match="at "):
         threads.parallel_for(body, 1000)
     assert len(done) < 1000 // 2
-    assert threads._runtime.helpers == 0
+    assert not threads._runtime.calls
     numbabn.moments(X)  # and the runtime still works
 
 
@@ -141,7 +140,7 @@ def test_limits(n):
 def test_limit_of_the_process_and_refusals():
     before = threads._runtime.known_limit(), threads._runtime.reason
     try:
-        numbabn.set_num_threads(3)
+        numbabn.set_num_threads(np.int64(3))
         assert numbabn.get_num_threads() == 3
         with ThreadPoolExecutor(1) as pool:  # another thread sees it too
             assert pool.submit(numbabn.get_num_threads).result() == 3
@@ -327,7 +326,7 @@ def test_use_at_interpreter_exit():
 def test_ctrl_c_leaves_a_working_process():
     result = run_python(
         """
-        import os, signal, threading, time, numpy as np, numbabn
+        import gc, os, signal, threading, numpy as np, numbabn
         from numbabn.backends import threads
         numbabn.set_num_threads(2)
         x = np.zeros((4_000_000, 16), dtype=np.float32)
@@ -336,8 +335,8 @@ def test_ctrl_c_leaves_a_working_process():
         want = numbabn.moments(x[:50_000])
         state = bn.state_dict()
         interrupted = 0
-        for k in range(6):
-            timer = threading.Timer(0.005 + 0.01 * k, os.kill, (os.getpid(), signal.SIGINT))
+        for k in range(30):
+            timer = threading.Timer(0.005 + 0.0013 * k, os.kill, (os.getpid(), signal.SIGINT))
             before = bn.num_batches
             try:
                 timer.start()
@@ -347,10 +346,11 @@ def test_ctrl_c_leaves_a_working_process():
             except KeyboardInterrupt:
                 interrupted += 1
             timer.join()
+            gc.collect()
             assert bn.num_batches in (before, before + 1)
-            assert (threads._runtime.callers, threads._runtime.helpers) == (0, 0)
+            assert not threads._runtime.calls
             assert numbabn.moments(np.zeros((50_000, 16), dtype=np.float32)) == want
         print(interrupted)
         """
     )
-    assert result.stdout == "6\n", result.stderr
+    assert result.stdout == "30\n", result.stderr

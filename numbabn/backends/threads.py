@@ -11,10 +11,12 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import multiprocessing
+import operator
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 CLAIMS = 8  # ranges for each thread: uneven threads even out, and Ctrl-C waits for one range only
@@ -30,8 +32,8 @@ class _Runtime:
         self.lock = threading.Lock()
         self.pool: ThreadPoolExecutor | None = None
         self.pool_size = 0
-        self.callers = 0
-        self.helpers = 0
+        # Helpers of each call at work. Weak, so that a call which Ctrl-C ends anywhere is forgotten too.
+        self.calls: weakref.WeakKeyDictionary[_Claims, int] = weakref.WeakKeyDictionary()
         self.limit = 0  # 0: nobody has asked yet
         self.reason = ""
 
@@ -41,23 +43,20 @@ class _Runtime:
             self.limit, self.reason = default_limit()
         return self.limit
 
-    def enter(self, wanted: int, limit: int) -> int:
-        """Count a caller in; returns how many helpers it may have."""
+    def enter(self, call: _Claims, wanted: int, limit: int) -> int:
+        """Count a call in; returns how many helpers it may have."""
         with self.lock:
-            self.callers += 1
-            free = limit - self.callers - self.helpers
-            mine = max(0, min(wanted, free))
-            self.helpers += mine
-            return mine
+            free = limit - len(self.calls) - 1 - sum(self.calls.values())
+            self.calls[call] = helpers = max(0, min(wanted, free))
+            return helpers
 
-    def leave(self, helpers: int) -> None:
+    def leave(self, call: _Claims) -> None:
+        """Count a call out."""
         with self.lock:
-            self.callers -= 1
-            self.helpers -= helpers
+            self.calls.pop(call, None)
 
-    def submit(self, work: Callable[[], None], helpers: int) -> list[Future[None]]:
+    def submit(self, work: Callable[[], None], helpers: int) -> None:
         """Start `work` in up to `helpers` threads; fewer, or none, where threads cannot be had."""
-        futures: list[Future[None]] = []
         with self.lock:
             if self.pool is None or self.pool_size < helpers:
                 if self.pool is not None:
@@ -66,28 +65,60 @@ class _Runtime:
                 self.pool = ThreadPoolExecutor(self.pool_size, "numbabn", initializer=_mark_helper)
             with contextlib.suppress(RuntimeError):  # the interpreter is shutting down, or no more threads
                 for _ in range(helpers):
-                    futures.append(self.pool.submit(work))
-        return futures
+                    self.pool.submit(work)
 
 
 class _Claims:
-    """Hands out consecutive ranges of items, until they are gone or someone failed."""
+    """The items of one call: handed out in consecutive ranges, until they are gone or someone failed."""
 
-    def __init__(self, items: int, step: int) -> None:
-        self.lock = threading.Lock()
-        self.next, self.items, self.step = 0, items, step
+    def __init__(self, body: Callable[[int, int], None], items: int, step: int) -> None:
+        self.body, self.items, self.step = body, items, step
+        self.next = 0
+        self.helping = 0
+        self.error: BaseException | None = None
+        self.changed = threading.Condition()
 
-    def take(self) -> tuple[int, int] | None:
-        with self.lock:
-            lo = self.next
-            if lo >= self.items:
-                return None
-            self.next = min(lo + self.step, self.items)
-            return lo, self.next
+    def work(self) -> None:
+        """Take ranges until there are none."""
+        while True:
+            with self.changed:
+                lo = self.next
+                hi = self.next = min(lo + self.step, self.items)
+            if lo >= hi:
+                return
+            self.body(lo, hi)
+
+    def help(self) -> None:
+        """`work` in a helper thread, which gets no Ctrl-C; an exception is kept for the caller."""
+        with self.changed:
+            self.helping += 1
+        try:
+            self.work()
+        except BaseException as error:
+            self.error = error
+            self.stop()
+        finally:
+            with self.changed:
+                self.helping -= 1
+                self.changed.notify_all()
 
     def stop(self) -> None:
-        with self.lock:
+        """Hand out nothing more: a helper that starts late finds nothing to do."""
+        with self.changed:
             self.next = self.items
+
+    def wait(self) -> None:
+        """Wait for every helper, even when Ctrl-C comes meanwhile: they write into the caller's memory."""
+        interrupt: BaseException | None = None
+        while True:
+            try:
+                with self.changed:
+                    self.changed.wait_for(lambda: self.helping == 0)
+                break
+            except BaseException as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
 
 
 def parallel_for(body: Callable[[int, int], None], items: int, small: bool = False) -> None:
@@ -99,45 +130,21 @@ def parallel_for(body: Callable[[int, int], None], items: int, small: bool = Fal
     if small or items <= 1 or getattr(_inside, "helper", False):
         body(0, items)
         return
-    limit = get_num_threads()
-    claims = _Claims(items, max(1, items // (CLAIMS * limit)))
-
-    def work() -> None:
-        try:
-            while (part := claims.take()) is not None:
-                body(*part)
-        except BaseException:
-            claims.stop()
-            raise
-
-    runtime = _runtime
-    helpers = runtime.enter(min(limit, items) - 1, limit)
-    futures: list[Future[None]] = []
+    limit, runtime = get_num_threads(), _runtime
+    call = _Claims(body, items, max(1, items // (CLAIMS * limit)))
     try:
-        futures = runtime.submit(work, helpers) if helpers else []
-        work()
+        helpers = runtime.enter(call, min(limit, items) - 1, limit)
+        if helpers:
+            runtime.submit(call.help, helpers)
+        call.work()
     finally:
-        _join(futures, claims)
-        runtime.leave(helpers)
-    for future in futures:
-        if not future.cancelled():
-            future.result()
-
-
-def _join(futures: list[Future[None]], claims: _Claims) -> None:
-    """Wait for every helper, even when Ctrl-C comes meanwhile: they write into the caller's memory."""
-    interrupt: BaseException | None = None
-    for future in futures:
-        future.cancel()
-    while True:
         try:
-            wait(futures)
-            break
-        except BaseException as error:
-            claims.stop()
-            interrupt = error
-    if interrupt is not None:
-        raise interrupt
+            call.stop()
+            call.wait()
+        finally:
+            runtime.leave(call)
+    if call.error is not None:
+        raise call.error
 
 
 def _mark_helper() -> None:
@@ -244,8 +251,9 @@ def limit_reason() -> str:
 
 
 def _valid(n: int) -> int:
-    if isinstance(n, bool) or not isinstance(n, int):
+    if isinstance(n, bool) or not hasattr(n, "__index__"):
         raise TypeError(f"the number of threads is {n!r}; expected an int, 1 or more")
+    n = operator.index(n)
     if n < 1:
         raise ValueError(f"the number of threads is {n}; expected 1 or more")
     return n
