@@ -36,16 +36,21 @@ def is_float(dtype: np.dtype[Any]) -> bool:
     return (dtype.kind == "f" and dtype.itemsize in (2, 4, 8)) or is_bfloat16(dtype)
 
 
+def integers(value: Any, name: str) -> list[int]:
+    """An int, or a tuple or list of ints, as a list."""
+    several = value if isinstance(value, (tuple, list)) else (value,)
+    if any(isinstance(n, (bool, np.bool_)) or not hasattr(n, "__index__") for n in several):
+        raise TypeError(f"`{name}` is {value!r}; expected an int or a tuple of ints")
+    try:
+        return [operator.index(n) for n in several]
+    except TypeError:  # an array of several elements has __index__, and no index
+        raise TypeError(f"`{name}` is {value!r}; expected an int or a tuple of ints") from None
+
+
 def channel_axes(axis: Any, ndim: int) -> tuple[int, ...]:
     """The channel axes as ascending non-negative integers."""
     axes = []
-    for a in axis if isinstance(axis, (tuple, list)) else (axis,):
-        if isinstance(a, (bool, np.bool_)):
-            raise TypeError(f"`axis` is {axis!r}; expected an int or a tuple of ints")
-        try:
-            a = operator.index(a)
-        except TypeError:
-            raise TypeError(f"`axis` is {axis!r}; expected an int or a tuple of ints") from None
+    for a in integers(axis, "axis"):
         if not -ndim <= a < ndim:
             raise AxisError(
                 f"`axis` is {axis!r}, but `x` has {ndim} dimension{'s' * (ndim != 1)}; "

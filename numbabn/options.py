@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from . import backends, checks
 from .arrays import NDArray, take
@@ -97,17 +94,9 @@ def _ddof(value: Any) -> float:
 
 
 def _channel_shape(channels: Any) -> tuple[int, ...]:
-    shape = []
-    for n in channels if isinstance(channels, (tuple, list)) else (channels,):
-        if isinstance(n, (bool, np.bool_)):
-            raise TypeError(f"`channels` is {channels!r}; expected an int or a tuple of ints")
-        try:
-            n = operator.index(n)
-        except TypeError:
-            raise TypeError(f"`channels` is {channels!r}; expected an int or a tuple of ints") from None
-        if n < 0:
-            raise ValueError(f"`channels` is {channels!r}; expected 0 or more")
-        shape.append(n)
+    shape = checks.integers(channels, "channels")
+    if any(n < 0 for n in shape):
+        raise ValueError(f"`channels` is {channels!r}; expected 0 or more")
     return tuple(shape)
 
 
