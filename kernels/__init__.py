@@ -5,8 +5,13 @@
 ``jit.py``            the one place with numba options, and the on-disk kernel cache
 ``welford.py``        closing a tile of shifted sums; Chan's merge of (count, mean, M2)
 ``half.py``           loads and stores: float16 and bfloat16 beside the native types
+``weights.py``        masks, weights, NaN to leave out: how much an element counts
+``more.py``           third and fourth moments, extremes, non-finite values
+``activation.py``     what may follow the normalization, and its slope
 ``cpu_rows.py``       channels contiguous: (N, C), NHWC, and NCHW with tiny images
 ``cpu_planes.py``     a long contiguous run for each (outer, channel), as in NCHW
+``grad_rows.py``      the way back, for both families
+``grad_planes.py``
 ====================  ======================================================================
 
 Every array that reaches a kernel is flat: a one-dimensional, contiguous, aligned window over the

@@ -7,34 +7,71 @@ enough values have passed for the merge to cost nothing.
 
 import numpy as np
 
-from .half import load, plus, store
+from .activation import activate
+from .half import beside, load, part_of, plus, store
 from .jit import kernel, pasted, reduction
-from .welford import close, merge, merge_tree, scale_of
+from .more import clear_extremes, fold_extremes, like, tally_extremes
+from .weights import deviation, reach, view_of_run, weigh
+from .welford import merge_tree, scale_of, take_in
 
 TILE = 8192  # values between two merges
+LANES = 64  # columns that a run is laid out in to find its extremes: whole vectors
 
 
 @reduction
-def _sums(x, pivot):
-    """Sum of the shifted values of one run, and of their squares; x: (n,)."""
-    s1, s2 = 0.0, 0.0
+def _sums(x, view, pivot, higher):
+    """Sums over one run: weights, shifted values, their squares, third and fourth powers; x: (n,)."""
+    s0, s1, s2, s3, s4 = 0.0, 0.0, 0.0, 0.0, 0.0
     for i in range(x.size):
-        d = load(x, i) - pivot
-        s1 += d
-        s2 += d * d
-    return s1, s2
+        v = load(x, i)
+        w = weigh(view, v, i)
+        d = deviation(view, v, pivot, w)
+        e = w * d
+        s0 += 0.0 if view is None else w
+        s1 += e
+        s2 += e * d
+        s3 += 0.0 if higher is None else e * d * d
+        s4 += 0.0 if higher is None else e * d * d * d
+    return float(x.size) if view is None else s0, s1, s2, s3, s4
 
 
 @kernel
-def _block(x, outer_stride, channel_stride, outer, n, mean, m2):
-    """Moments of `outer` x channels runs of n values; mean, m2: (channels,), written."""
-    channels = mean.size
-    pivot, s1, s2 = np.empty(channels), np.zeros(channels), np.zeros(channels)
-    for c in range(channels):
-        first = load(x, c * channel_stride)
-        pivot[c] = first if np.isfinite(first) else 0.0
-    count, pending = 0.0, 0
-    m2[:] = 0.0
+def _extremes(x, view, lanes):
+    """Take one run into the extremes of (3, LANES) lanes; x: (n,)."""
+    whole = x.size // LANES * LANES
+    for lo in range(0, whole, LANES):
+        for j in range(LANES):
+            _extreme(x, view, lo + j, lanes, j)
+    for i in range(whole, x.size):
+        _extreme(x, view, i, lanes, i - whole)
+
+
+@kernel
+def _extreme(x, view, i, lanes, j):
+    v = load(x, i)
+    tally_extremes(lanes, j, reach(view, i), weigh(view, v, i), v)
+
+
+@kernel
+def _pivot(x, view, known, mean):
+    """The mean so far where any is known, else the first value of the run that counts; 0 for NaN and infinity."""
+    pivot = mean
+    if known == 0.0:
+        pivot = 0.0
+        for i in range(x.size):
+            v = load(x, i)
+            if weigh(view, v, i) != 0.0:
+                pivot = v
+                break
+    return pivot if np.isfinite(pivot) else 0.0
+
+
+@kernel
+def _block(x, outer_stride, channel_stride, outer, n, pick, o0, c0, i0, channels, parts, b):
+    """Merge runs of n values into part b, channels from c0; x begins at (o0, c0, i0), which is where pick is read."""
+    pivot, sums = np.empty(channels), np.zeros((5, channels))
+    lanes = like(parts[4], LANES)
+    pending = 0
     for o in range(outer):
         for lo in range(0, n, TILE):
             size = min(TILE, n - lo)
@@ -42,94 +79,104 @@ def _block(x, outer_stride, channel_stride, outer, n, mean, m2):
             last = pending >= TILE or (o + 1 == outer and lo + size == n)
             for c in range(channels):
                 at = o * outer_stride + c * channel_stride + lo
-                a, b = _sums(x[at : at + size], pivot[c])
-                s1[c] += a
-                s2[c] += b
+                run = x[at : at + size]
+                view = view_of_run(pick, o0 + o, c0 + c, i0 + lo)
+                if sums[0, c] == 0.0:  # nothing since the last merge, or nothing that counts
+                    pivot[c] = _pivot(run, view, parts[0][b, c0 + c], parts[1][b, c0 + c])
+                s0, s1, s2, s3, s4 = _sums(run, view, pivot[c], parts[3])
+                sums[0, c] += s0
+                sums[1, c] += s1
+                sums[2, c] += s2
+                sums[3, c] += s3
+                sums[4, c] += s4
+                if lanes is not None:
+                    _extremes_of_run(run, view, lanes, parts[4], b, c0 + c)
                 if last:
-                    tile_mean, tile_m2 = close(float(pending), pivot[c], s1[c], s2[c])
-                    _, mean[c], m2[c] = merge(count, mean[c], m2[c], float(pending), tile_mean, tile_m2)
-                    pivot[c] = mean[c] if np.isfinite(mean[c]) else 0.0
-                    s1[c], s2[c] = 0.0, 0.0
+                    take_in(parts, b, c0 + c, sums[0, c], pivot[c], sums[1, c], sums[2, c], sums[3, c], sums[4, c])
+                    sums[:, c] = 0.0
             if last:
-                count += pending
                 pending = 0
 
 
 @kernel
-def _item(x, outer_stride, channel_stride, outer, inner, c0, outer_blocks, inner_blocks, part, mean, m2):
-    """Moments of one part of outer_blocks x inner_blocks, channels from c0; mean, m2: (block,)."""
-    b, k = part // inner_blocks, part % inner_blocks
-    o0, o1 = outer * b // outer_blocks, outer * (b + 1) // outer_blocks
+def _extremes_of_run(run, view, lanes, extremes, b, c):
+    """Take the extremes of one run into part b, channel c."""
+    clear_extremes(lanes)
+    _extremes(run, view, lanes)
+    fold_extremes(lanes, 0, LANES, extremes, b, c)
+
+
+@kernel
+def _item(x, outer_stride, channel_stride, outer, inner, c0, c1, outer_blocks, inner_blocks, pick, parts, b):
+    """Part b of outer_blocks x inner_blocks, channels c0..c1, merged into parts[b]."""
+    j, k = b // inner_blocks, b % inner_blocks
+    o0, o1 = outer * j // outer_blocks, outer * (j + 1) // outer_blocks
     i0, i1 = inner * k // inner_blocks, inner * (k + 1) // inner_blocks
     at = o0 * outer_stride + c0 * channel_stride + i0
-    _block(x[at:], outer_stride, channel_stride, o1 - o0, i1 - i0, mean, m2)
+    _block(x[at:], outer_stride, channel_stride, o1 - o0, i1 - i0, pick, o0, c0, i0, c1 - c0, parts, b)
 
 
 @kernel
 def moments(
-    x, outer_stride, channel_stride, outer, channels, inner, blocks, outer_blocks, inner_blocks, lo, hi, mean, m2
+    x, outer_stride, channel_stride, outer, channels, inner, blocks, outer_blocks, inner_blocks, lo, hi, pick, parts
 ):
-    """Items lo..hi of channel blocks x parts; x: flat; mean, m2: (outer_blocks * inner_blocks, channels)."""
-    parts = outer_blocks * inner_blocks
+    """Items lo..hi of channel blocks x parts; x: flat; parts: cleared, (outer_blocks * inner_blocks, channels)."""
+    each = outer_blocks * inner_blocks
     for item in range(lo, hi):
-        g, part = item // parts, item % parts
+        g, b = item // each, item % each
         c0, c1 = channels * g // blocks, channels * (g + 1) // blocks
-        _item(
-            x, outer_stride, channel_stride, outer, inner, c0, outer_blocks, inner_blocks, part,
-            mean[part, c0:c1], m2[part, c0:c1],
-        )  # fmt: skip
+        _item(x, outer_stride, channel_stride, outer, inner, c0, c1, outer_blocks, inner_blocks, pick, parts, b)
 
 
 @pasted
-def _affine_run(x, out, mean, scale, shift):
-    """out = (x - mean) * scale + shift over one run of one channel; x, out: (n,)."""
+def _affine_run(x, out, mean, scale, shift, residual, activation):
+    """out = activation((x - mean) * scale + shift + residual) over one run of one channel; arrays: (n,) or None."""
     for i in range(x.size):
-        store(out, i, (load(x, i) - mean) * scale + shift)
+        store(out, i, activate(activation, beside((load(x, i) - mean) * scale + shift, residual, i)))
 
 
 @kernel
-def _affine(x, out, p, q, n, mean, scale, shift):
+def _affine(x, out, p, q, n, mean, scale, shift, residual, activation):
     """`_affine_run` of n values of x from p to out from q; out None: in place."""
     run = x[p : p + n]
     if out is None:
-        _affine_run(run, run, mean, scale, shift)
+        _affine_run(run, run, mean, scale, shift, residual, activation)
     else:
-        _affine_run(run, out[q : q + n], mean, scale, shift)
+        _affine_run(run, out[q : q + n], mean, scale, shift, residual, activation)
 
 
 @kernel
 def transform(
-    x, x_outer, x_channel, out, out_outer, out_channel, channels, inner, inner_blocks, lo, hi, mean, scale, shift
-):
+    x, x_outer, x_channel, out, out_outer, out_channel, channels, inner, inner_blocks, lo, hi, mean, scale, shift,
+    residual, residual_outer, residual_channel, activation,
+):  # fmt: skip
     """Items lo..hi of outer x channels x inner_blocks; out: flat, or None for in place; shift: None for 0."""
     for item in range(lo, hi):
         plane, k = item // inner_blocks, item % inner_blocks
         o, c = plane // channels, plane % channels
         i0, i1 = inner * k // inner_blocks, inner * (k + 1) // inner_blocks
         p, q = o * x_outer + c * x_channel + i0, o * out_outer + c * out_channel + i0
-        _affine(x, out, p, q, i1 - i0, mean[c], scale[c], plus(0.0, shift, c))
+        other = part_of(residual, o * residual_outer + c * residual_channel + i0, i1 - i0)
+        _affine(x, out, p, q, i1 - i0, mean[c], scale[c], plus(0.0, shift, c), other, activation)
 
 
 @kernel
 def train(
     x, x_outer, x_channel, out, out_outer, out_channel, outer, channels, inner, blocks, outer_blocks, inner_blocks,
-    lo, hi, count, mean, m2, gamma, beta, eps,
+    lo, hi, pick, parts, gamma, beta, eps, residual, residual_outer, residual_channel, activation,
 ):  # fmt: skip
-    """Channel blocks lo..hi: moments as in `moments`, merged into mean[0], m2[0], then the transform.
+    """Channel blocks lo..hi: moments as in `moments`, merged into part 0, then the transform.
 
-    count: (parts,) values in each part. The second pass goes backwards, to meet first what is still cached.
+    The second pass goes backwards, to meet first what is still cached.
     """
-    total = count.sum()
     for g in range(lo, hi):
         c0, c1 = channels * g // blocks, channels * (g + 1) // blocks
-        for part in range(outer_blocks * inner_blocks):
-            _item(
-                x, x_outer, x_channel, outer, inner, c0, outer_blocks, inner_blocks, part,
-                mean[part, c0:c1], m2[part, c0:c1],
-            )  # fmt: skip
-        merge_tree(count.copy(), mean[:, c0:c1], m2[:, c0:c1])
+        for b in range(outer_blocks * inner_blocks):
+            _item(x, x_outer, x_channel, outer, inner, c0, c1, outer_blocks, inner_blocks, pick, parts, b)
+        merge_tree(parts, c0, c1)
         for o in range(outer - 1, -1, -1):
             for c in range(c1 - 1, c0 - 1, -1):
-                scale = scale_of(m2[0, c] / total, gamma[c], eps)
+                scale = scale_of(parts[0][0, c], parts[2][0, c], gamma[c], eps)
                 p, q = o * x_outer + c * x_channel, o * out_outer + c * out_channel
-                _affine(x, out, p, q, inner, mean[0, c], scale, beta[c])
+                other = part_of(residual, o * residual_outer + c * residual_channel, inner)
+                _affine(x, out, p, q, inner, parts[1][0, c], scale, beta[c], other, activation)

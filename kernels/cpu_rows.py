@@ -7,47 +7,83 @@ columns into channels is plain addition.
 """
 
 import numpy as np
-from numba import types
-from numba.extending import overload
 
-from .half import load, plus, store
-from .jit import inlined, kernel, pasted
-from .welford import close, merge
+from .activation import activate
+from .half import beside, load, part_from, part_of, plus, store
+from .jit import inlined, kernel, maybe, pasted
+from .more import clear, fold_extremes, fold_higher, like, tally_extremes, tally_higher
+from .weights import block_of, deviation, reach, rows_from, view_of_row, weigh
+from .welford import take_in
 
 TILE = 1024  # rows between two merges: the bound on the error of M2 grows with it, the cost falls
 
 
 @kernel
-def _add_row(x, pivot, s1, s2):
-    """Add one row's shifted values and squares; all (width,)."""
+def _add_row(x, view, pivot, sums):
+    """Add one row's shifted values and squares; x, pivot: (width,), sums as in `_add_rows`."""
+    s0, s1, s2, higher, extremes = sums
     for j in range(s1.size):
-        d = load(x, j) - pivot[j]
-        s1[j] += d
-        s2[j] += d * d
+        v = load(x, j)
+        w = weigh(view, v, j)
+        d = deviation(view, v, pivot[j], w)
+        _count(s0, j, w)
+        s1[j] += w * d
+        s2[j] += w * d * d
+        tally_higher(higher, j, w, d)
+        tally_extremes(extremes, j, reach(view, j), w, v)
+
+
+@maybe
+def _weight_sums(pick, width):
+    return np.empty(width)
 
 
 @kernel
-def _add_rows(x, stride, rows, pivot, s1, s2):
+def _count(s0, j, w):
+    if s0 is not None:
+        s0[j] += w
+
+
+@kernel
+def _add_rows(x, stride, rows, pick, pivot, sums):
     """Add `rows` rows, eight at a time, one from each eighth of them.
 
-    Eight streams far apart are each sequential to the prefetcher: eight neighbouring rows
-    read side by side took twice the time for rows of 0.5 to 2 KB.
+    sums: weights (or None), values, squares, each (width,), and the sums of `more.py`. Eight streams far apart are
+    each sequential to the prefetcher: eight neighbouring rows read side by side took twice the time for rows of
+    0.5 to 2 KB.
     """
-    width = s1.size
-    step = rows // 8
+    s0, s1, s2, higher, extremes = sums
+    step = rows // 8 if higher is None and extremes is None else 0  # with more to add, one row at a time
     h = step * stride
     for i in range(step):
         at = i * stride
         r0, r1, r2, r3 = x[at:], x[at + h :], x[at + 2 * h :], x[at + 3 * h :]
         r4, r5, r6, r7 = x[at + 4 * h :], x[at + 5 * h :], x[at + 6 * h :], x[at + 7 * h :]
-        for j in range(width):
+        k0 = view_of_row(pick, i)
+        k1 = view_of_row(pick, i + step)
+        k2 = view_of_row(pick, i + 2 * step)
+        k3 = view_of_row(pick, i + 3 * step)
+        k4 = view_of_row(pick, i + 4 * step)
+        k5 = view_of_row(pick, i + 5 * step)
+        k6 = view_of_row(pick, i + 6 * step)
+        k7 = view_of_row(pick, i + 7 * step)
+        for j in range(s1.size):
             p = pivot[j]
-            d0, d1, d2, d3 = load(r0, j) - p, load(r1, j) - p, load(r2, j) - p, load(r3, j) - p
-            d4, d5, d6, d7 = load(r4, j) - p, load(r5, j) - p, load(r6, j) - p, load(r7, j) - p
-            s1[j] += ((d0 + d1) + (d2 + d3)) + ((d4 + d5) + (d6 + d7))
-            s2[j] += ((d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3)) + ((d4 * d4 + d5 * d5) + (d6 * d6 + d7 * d7))
+            v0, v1, v2, v3 = load(r0, j), load(r1, j), load(r2, j), load(r3, j)
+            v4, v5, v6, v7 = load(r4, j), load(r5, j), load(r6, j), load(r7, j)
+            w0, w1, w2, w3 = weigh(k0, v0, j), weigh(k1, v1, j), weigh(k2, v2, j), weigh(k3, v3, j)
+            w4, w5, w6, w7 = weigh(k4, v4, j), weigh(k5, v5, j), weigh(k6, v6, j), weigh(k7, v7, j)
+            d0, d1 = deviation(k0, v0, p, w0), deviation(k1, v1, p, w1)
+            d2, d3 = deviation(k2, v2, p, w2), deviation(k3, v3, p, w3)
+            d4, d5 = deviation(k4, v4, p, w4), deviation(k5, v5, p, w5)
+            d6, d7 = deviation(k6, v6, p, w6), deviation(k7, v7, p, w7)
+            e0, e1, e2, e3 = w0 * d0, w1 * d1, w2 * d2, w3 * d3
+            e4, e5, e6, e7 = w4 * d4, w5 * d5, w6 * d6, w7 * d7
+            _count(s0, j, ((w0 + w1) + (w2 + w3)) + ((w4 + w5) + (w6 + w7)))
+            s1[j] += ((e0 + e1) + (e2 + e3)) + ((e4 + e5) + (e6 + e7))
+            s2[j] += ((e0 * d0 + e1 * d1) + (e2 * d2 + e3 * d3)) + ((e4 * d4 + e5 * d5) + (e6 * d6 + e7 * d7))
     for i in range(8 * step, rows):
-        _add_row(x[i * stride :], pivot, s1, s2)
+        _add_row(x[i * stride :], view_of_row(pick, i), pivot, sums)
 
 
 @kernel
@@ -61,134 +97,176 @@ def _spread(value, inner, pack, out):
                 j += 1
 
 
-@kernel
-def _finite(value, out):
-    """Pivots: the values, with 0 for NaN and infinity, which would spread to the mean."""
-    for c in range(value.size):
-        out[c] = value[c] if np.isfinite(value[c]) else 0.0
+@inlined
+def _pivots(x, stride, rows, inner, pack, pick, parts, b, c0, seed):
+    """A pivot for each channel: its mean so far, else its first value, else 0; never NaN or infinity."""
+    for c in range(seed.size):
+        seed[c] = parts[1][b, c0 + c]
+        if parts[0][b, c0 + c] == 0.0:
+            seed[c] = _first(x, stride, rows, inner, pack, pick, c, seed.size)
+        if not np.isfinite(seed[c]):
+            seed[c] = 0.0
+
+
+@inlined
+def _first(x, stride, rows, inner, pack, pick, c, channels):
+    """The first value of channel c that counts, or 0."""
+    if pick is None:
+        return load(x, c * inner)
+    for i in range(rows):
+        view = view_of_row(pick, i)
+        for k in range(pack):
+            at = (k * channels + c) * inner
+            for j in range(at, at + inner):
+                v = load(x, i * stride + j)
+                if weigh(view, v, j) != 0.0:
+                    return v
+    return 0.0
 
 
 @kernel
-def _block(x, stride, rows, inner, pack, count, mean, m2):
-    """Merge `rows` rows into (count, mean, m2); mean, m2: (channels,). Returns the new count."""
-    channels = mean.size
+def _block(x, stride, rows, inner, pack, pick, parts, b, c0, channels):
+    """Merge `rows` rows into part b, channels from c0; pick: opened for these rows; parts as in `welford.join`."""
     width = pack * channels * inner
     seed, pivot, s1, s2 = np.empty(channels), np.empty(width), np.empty(width), np.empty(width)
-    if count == 0:
-        for c in range(channels):
-            mean[c] = load(x, c * inner)
+    s0 = _weight_sums(pick, width)
+    sums = (s0, s1, s2, like(parts[3], width), like(parts[4], width))
     for t in range(0, rows // pack, TILE):
         n = min(TILE, rows // pack - t)
-        _finite(mean, seed)
+        part, seen = x[t * pack * stride :], rows_from(pick, t)
+        _pivots(part, pack * stride, n, inner, pack, seen, parts, b, c0, seed)
         _spread(seed, inner, pack, pivot)
-        s1[:] = 0.0
-        s2[:] = 0.0
-        _add_rows(x[t * pack * stride :], pack * stride, n, pivot, s1, s2)
-        m = float(n * pack * inner)
+        clear(s0, s1, s2, sums[3], sums[4])
+        _add_rows(part, pack * stride, n, seen, pivot, sums)
         for c in range(channels):
-            a, b = 0.0, 0.0
-            for k in range(pack):
-                at = (k * channels + c) * inner
-                for j in range(at, at + inner):
-                    a += s1[j]
-                    b += s2[j]
-            tile_mean, tile_m2 = close(m, seed[c], a, b)
-            _, mean[c], m2[c] = merge(count, mean[c], m2[c], m, tile_mean, tile_m2)
-        count += m
-    return count
+            _close(parts, b, c0, sums, c, channels, inner, pack, float(n * pack * inner), seed[c])
+
+
+@inlined
+def _close(parts, b, c0, sums, c, channels, inner, pack, full, pivot):
+    """Fold the columns of channel c into part b; full: values of a channel without a pick."""
+    n, s1, s2, s3, s4 = 0.0, 0.0, 0.0, 0.0, 0.0
+    for k in range(pack):
+        j0 = (k * channels + c) * inner
+        for j in range(j0, j0 + inner):
+            n += _counted(sums[0], j)
+            s1 += sums[1][j]
+            s2 += sums[2][j]
+        third, fourth = fold_higher(sums[3], j0, j0 + inner)
+        s3 += third
+        s4 += fourth
+        fold_extremes(sums[4], j0, j0 + inner, parts[4], b, c0 + c)
+    take_in(parts, b, c0 + c, full if sums[0] is None else n, pivot, s1, s2, s3, s4)
+
+
+@inlined
+def _counted(s0, j):
+    if s0 is None:
+        return 0.0
+    return s0[j]
 
 
 @kernel
-def moments(x, stride, rows, channels, inner, pack, row_blocks, col_blocks, lo, hi, mean, m2):
-    """Items lo..hi of row_blocks x col_blocks; x: flat; mean, m2: (row_blocks, channels)."""
+def moments(x, stride, rows, channels, inner, pack, row_blocks, col_blocks, lo, hi, pick, parts):
+    """Items lo..hi of row_blocks x col_blocks, into the parts: (row_blocks, channels); x: flat."""
     for item in range(lo, hi):
         b, k = item // col_blocks, item % col_blocks
         first, last = rows * b // row_blocks, rows * (b + 1) // row_blocks
         c0, c1 = channels * k // col_blocks, channels * (k + 1) // col_blocks
         part = x[first * stride + c0 * inner :]
         packed = (last - first) // pack * pack
-        mean_b, m2_b = mean[b, c0:c1], m2[b, c0:c1]
-        m2_b[:] = 0.0
-        count = _block(part, stride, packed, inner, pack, 0.0, mean_b, m2_b)
+        _block(
+            part, stride, packed, inner, pack, block_of(pick, first, c0, c1 - c0, pack, inner), parts, b, c0, c1 - c0
+        )
         if packed < last - first:
-            _block(part[packed * stride :], stride, last - first - packed, inner, 1, count, mean_b, m2_b)
+            rest = block_of(pick, first + packed, c0, c1 - c0, 1, inner)
+            _block(part[packed * stride :], stride, last - first - packed, inner, 1, rest, parts, b, c0, c1 - c0)
 
 
 @pasted
-def _affine_row(x, out, mean, scale, shift):
-    """out = (x - mean) * scale + shift; all (width,), shift None for 0."""
+def _affine_row(x, out, mean, scale, shift, residual, activation):
+    """out = activation((x - mean) * scale + shift + residual); all (width,), shift and residual None for 0."""
     for j in range(x.size):
-        store(out, j, plus((load(x, j) - mean[j]) * scale[j], shift, j))
+        value = beside(plus((load(x, j) - mean[j]) * scale[j], shift, j), residual, j)
+        store(out, j, activate(activation, value))
 
 
 @inlined
-def _affine_two_rows(x, y, out, out_y, mean, scale, shift):
+def _affine_two_rows(x, y, out, out_y, mean, scale, shift, residual, residual_y, activation):
     """`_affine_row` of x and y at once: the parameters load once for two.
 
     Both results come before both stores: a load close behind a store to the same place in a page waits for it.
     """
     for j in range(x.size):
-        first = plus((load(x, j) - mean[j]) * scale[j], shift, j)
-        second = plus((load(y, j) - mean[j]) * scale[j], shift, j)
-        store(out, j, first)
-        store(out_y, j, second)
+        first = beside(plus((load(x, j) - mean[j]) * scale[j], shift, j), residual, j)
+        second = beside(plus((load(y, j) - mean[j]) * scale[j], shift, j), residual_y, j)
+        store(out, j, activate(activation, first))
+        store(out_y, j, activate(activation, second))
 
 
 @inlined
-def _affine_rows(x, x_stride, out, out_stride, rows, width, mean, scale, shift):
-    """`_affine_row` for each row, a row of each half at a time."""
+def _affine_rows(x, x_stride, out, out_stride, rows, width, mean, scale, shift, residual, step, activation):
+    """`_affine_row` for each row, a row of each half at a time; step: from row to row of the residual."""
     half = rows // 2
     for i in range(half):
         p, q, r, s = i * x_stride, (i + half) * x_stride, i * out_stride, (i + half) * out_stride
-        _affine_two_rows(x[p : p + width], x[q : q + width], out[r : r + width], out[s : s + width], mean, scale, shift)
+        _affine_two_rows(
+            x[p : p + width], x[q : q + width], out[r : r + width], out[s : s + width], mean, scale, shift,
+            part_of(residual, i * step, width), part_of(residual, (i + half) * step, width), activation,
+        )  # fmt: skip
     if rows % 2:
         p, q = (rows - 1) * x_stride, (rows - 1) * out_stride
-        _affine_row(x[p : p + width], out[q : q + width], mean, scale, shift)
+        other = part_of(residual, (rows - 1) * step, width)
+        _affine_row(x[p : p + width], out[q : q + width], mean, scale, shift, other, activation)
 
 
 @inlined
-def _affine_rows_in_place(x, x_stride, rows, width, mean, scale, shift):
+def _affine_rows_in_place(x, x_stride, rows, width, mean, scale, shift, residual, step, activation):
     """`_affine_row` for each row, one at a time: two would stop the vectorizer, which sees one array."""
     for i in range(rows):
         r = x[i * x_stride : i * x_stride + width]
-        _affine_row(r, r, mean, scale, shift)
+        _affine_row(r, r, mean, scale, shift, part_of(residual, i * step, width), activation)
 
 
-def _columns(value, c0, c1, inner, pack):
+@maybe
+def columns(value, c0, c1, inner, pack):
     """A parameter of channels c0..c1 for each column of a wide row; None stays None."""
-    if value is None:
-        return None
     # 64 more than needed: the parameters do not all start at one place in a page.
     out = np.empty(pack * (c1 - c0) * inner + 64)
     _spread(value[c0:c1], inner, pack, out)
     return out
 
 
-@overload(_columns)
-def _columns_of(value, c0, c1, inner, pack):
-    return (lambda value, c0, c1, inner, pack: None) if isinstance(value, types.NoneType) else _columns
-
-
 @kernel
 def transform(
-    x, x_stride, out, out_stride, rows, channels, inner, pack, row_blocks, col_blocks, lo, hi, mean, scale, shift
-):
-    """Items lo..hi, as `moments`; out: flat, or None for in place; the rest: (channels,), shift None for 0."""
+    x, x_stride, out, out_stride, rows, channels, inner, pack, row_blocks, col_blocks, lo, hi, mean, scale, shift,
+    residual, step, activation,
+):  # fmt: skip
+    """Items lo..hi, as `moments`; out: flat, or None for in place; parameters: (channels,), shift None for 0.
+
+    residual: flat with rows `step` apart, or None.
+    """
     for item in range(lo, hi):
         b, k = item // col_blocks, item % col_blocks
         first, last = rows * b // row_blocks, rows * (b + 1) // row_blocks
         c0, c1 = channels * k // col_blocks, channels * (k + 1) // col_blocks
         row = (c1 - c0) * inner
-        a = _columns(mean, c0, c1, inner, pack)
-        s = _columns(scale, c0, c1, inner, pack)
-        t = _columns(shift, c0, c1, inner, pack)
+        a = columns(mean, c0, c1, inner, pack)
+        s = columns(scale, c0, c1, inner, pack)
+        t = columns(shift, c0, c1, inner, pack)
         packed = (last - first) // pack
         rest = (last - first) - packed * pack
-        p, q = first * x_stride + c0 * inner, first * out_stride + c0 * inner
+        p, q, r = first * x_stride + c0 * inner, first * out_stride + c0 * inner, first * step + c0 * inner
         p_rest, q_rest = p + packed * pack * x_stride, q + packed * pack * out_stride
+        other, other_rest = part_from(residual, r), part_from(residual, r + packed * pack * step)
+        wide, once = pack * x_stride, min(rest, 1)
         if out is None:
-            _affine_rows_in_place(x[p:], pack * x_stride, packed, pack * row, a, s, t)
-            _affine_rows_in_place(x[p_rest:], x_stride, min(rest, 1), rest * row, a, s, t)
+            _affine_rows_in_place(x[p:], wide, packed, pack * row, a, s, t, other, pack * step, activation)
+            _affine_rows_in_place(x[p_rest:], x_stride, once, rest * row, a, s, t, other_rest, step, activation)
         else:
-            _affine_rows(x[p:], pack * x_stride, out[q:], pack * out_stride, packed, pack * row, a, s, t)
-            _affine_rows(x[p_rest:], x_stride, out[q_rest:], out_stride, min(rest, 1), rest * row, a, s, t)
+            _affine_rows(
+                x[p:], wide, out[q:], pack * out_stride, packed, pack * row, a, s, t, other, pack * step, activation
+            )
+            _affine_rows(
+                x[p_rest:], x_stride, out[q_rest:], out_stride, once, rest * row, a, s, t, other_rest, step, activation
+            )

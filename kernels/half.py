@@ -10,6 +10,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
+from .jit import kernel, maybe
+
 HALF = np.dtype([("half", np.uint16)])
 BFLOAT = np.dtype([("bfloat", np.uint16)])
 
@@ -85,6 +87,26 @@ def store(out, i, value):
 def plus(value, shift, j):
     """value + shift[j], or the value where shift is None: an absent parameter is never loaded."""
     return value if shift is None else value + shift[j]
+
+
+@kernel
+def beside(value, residual, j):
+    """value + residual[j], or the value where there is no residual."""
+    if residual is None:
+        return value
+    return value + load(residual, j)
+
+
+@maybe
+def part_of(array, start, n):
+    """n elements of a flat array; None stays None."""
+    return array[start : start + n]
+
+
+@maybe
+def part_from(array, start):
+    """A flat array from an element on; None stays None."""
+    return array[start:]
 
 
 def _nearest_bfloat(bits, is_nan):

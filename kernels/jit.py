@@ -1,14 +1,16 @@
 """The only place with numba options, and the kernel cache."""
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from numba import njit
+from numba import njit, types
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.compiler_lock import global_compiler_lock
+from numba.extending import overload
 
 # NaN and infinity must come through, so never "nnan" or "ninf".
 _CONTRACT = {"contract"}
@@ -77,6 +79,20 @@ def pasted(function: Callable[..., Any]) -> Any:
 def reduction(function: Callable[..., Any]) -> Any:
     """Compile like `kernel`, and let the compiler split one long sum into vector lanes."""
     return _compiled(function, _REASSOCIATE)
+
+
+def maybe(function: Callable[..., Any]) -> Any:
+    """Give None where the first argument is None, by its type: numba would make one optional type of both."""
+
+    @functools.wraps(function)
+    def or_none(first: Any, *rest: Any) -> Any:
+        return None if first is None else function(first, *rest)
+
+    @overload(or_none, strict=False, jit_options={"fastmath": _CONTRACT})
+    def by_type(*args: Any) -> Any:
+        return (lambda *args: None) if isinstance(args[0], types.NoneType) else function
+
+    return or_none
 
 
 # A child forked while another thread compiles would wait forever for that thread to end: fork when it has.

@@ -1,0 +1,259 @@
+"""How much an element counts: a mask, weights, missing values; what is not there compiles to nothing.
+
+A `pick` is None, or (where, weights, omit): `where` and `weights` each None or one of the forms below, `omit` None,
+or True to leave out NaN. All other numbers of x keep their address (outer, channel, inner).
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from .half import load
+from .jit import kernel, maybe
+
+
+class Dense(NamedTuple):
+    """A value for each value of x: (o, c, i) at ``o * outer + c * channel + i``."""
+
+    flat: Any
+    outer: int
+    channel: int
+
+
+class Constant(NamedTuple):
+    """A value for each run of x: (o, c, i) at ``o * outer + c * channel``."""
+
+    flat: Any
+    outer: int
+    channel: int
+
+
+class Scattered(NamedTuple):
+    """Anything else, for rows: (o, c, i) at ``o * outer + c * channel + i * inner``."""
+
+    flat: Any
+    outer: int
+    channel: int
+    inner: int
+
+
+class Columns(NamedTuple):
+    """`Scattered`, with the place of each column worked out: column j of row r at ``r * row + at[j]``."""
+
+    flat: Any
+    row: int
+    at: Any
+
+
+# A block of rows ------------------------------------------------------------------------------------
+
+
+def opened(form, first, c0, channels, pack, inner):
+    """A form as rows of pack x channels x inner columns that begin with row `first`, channel c0."""
+    if form is None:
+        return None
+    if isinstance(form, Dense):
+        return Dense(form.flat[first * form.outer + c0 * form.channel :], pack * form.outer, 0)
+    if isinstance(form, Constant):
+        return Constant(form.flat[first * form.outer :], pack * form.outer, 0)
+    at = _places(channels, pack, inner, form.outer, form.channel, form.inner)
+    return Columns(form.flat[first * form.outer + c0 * form.channel :], pack * form.outer, at)
+
+
+@kernel
+def _places(channels, pack, inner, by_row, by_channel, by_inner):
+    """Where the columns of a wide row have their values; (pack * channels * inner,)."""
+    at = np.empty(pack * channels * inner, np.int64)
+    j = 0
+    for k in range(pack):
+        for c in range(channels):
+            for i in range(inner):
+                at[j] = k * by_row + c * by_channel + i * by_inner
+                j += 1
+    return at
+
+
+@overload(opened)
+def _opened(form, first, c0, channels, pack, inner):
+    kind = getattr(form, "instance_class", None)
+    if kind is Dense:
+        return lambda form, first, c0, channels, pack, inner: Dense(
+            form.flat[first * form.outer + c0 * form.channel :], pack * form.outer, 0
+        )
+    if kind is Constant:
+        return lambda form, first, c0, channels, pack, inner: Constant(
+            form.flat[first * form.outer :], pack * form.outer, 0
+        )
+    if kind is Scattered:
+        return lambda form, first, c0, channels, pack, inner: Columns(
+            form.flat[first * form.outer + c0 * form.channel :],
+            pack * form.outer,
+            _places(channels, pack, inner, form.outer, form.channel, form.inner),
+        )
+    return lambda form, first, c0, channels, pack, inner: None
+
+
+def row_of(form, r):
+    """What `at` takes, for row r of an opened form."""
+    if form is None:
+        return None
+    if isinstance(form, Constant):
+        return load(form.flat, r * form.outer)
+    if isinstance(form, Columns):
+        return form.flat[r * form.row :], form.at
+    return form.flat[r * form.outer :]
+
+
+@overload(row_of)
+def _row_of(form, r):
+    kind = getattr(form, "instance_class", None)
+    if kind is Constant:
+        return lambda form, r: load(form.flat, r * form.outer)
+    if kind is Columns:
+        return lambda form, r: (form.flat[r * form.row :], form.at)
+    if kind is Dense:
+        return lambda form, r: form.flat[r * form.outer :]
+    return lambda form, r: None
+
+
+@maybe
+def block_of(pick, first, c0, channels, pack, inner):
+    """A pick opened for a block of rows."""
+    where, weights, omit = pick
+    return (
+        opened(where, first, c0, channels, pack, inner),
+        opened(weights, first, c0, channels, pack, inner),
+        omit,
+    )
+
+
+@maybe
+def view_of_row(pick, r):
+    """An opened pick at row r, as `weigh` takes it."""
+    where, weights, omit = pick
+    return row_of(where, r), row_of(weights, r), omit
+
+
+def later(form, t):
+    """An opened form from row t on."""
+    if form is None:
+        return None
+    if isinstance(form, Columns):
+        return Columns(form.flat[t * form.row :], form.row, form.at)
+    return type(form)(form.flat[t * form.outer :], form.outer, 0)
+
+
+@overload(later)
+def _later(form, t):
+    kind = getattr(form, "instance_class", None)
+    if kind is Constant:
+        return lambda form, t: Constant(form.flat[t * form.outer :], form.outer, 0)
+    if kind is Columns:
+        return lambda form, t: Columns(form.flat[t * form.row :], form.row, form.at)
+    if kind is Dense:
+        return lambda form, t: Dense(form.flat[t * form.outer :], form.outer, 0)
+    return lambda form, t: None
+
+
+@maybe
+def rows_from(pick, t):
+    """An opened pick from row t on."""
+    where, weights, omit = pick
+    return later(where, t), later(weights, t), omit
+
+
+# A run of one channel -------------------------------------------------------------------------------
+
+
+def run_of(form, o, c, i):
+    """What `at` takes, for the run that begins at (o, c, i)."""
+    if form is None:
+        return None
+    if isinstance(form, Constant):
+        return load(form.flat, o * form.outer + c * form.channel)
+    return form.flat[o * form.outer + c * form.channel + i :]
+
+
+@overload(run_of)
+def _run_of(form, o, c, i):
+    kind = getattr(form, "instance_class", None)
+    if kind is Constant:
+        return lambda form, o, c, i: load(form.flat, o * form.outer + c * form.channel)
+    if kind is Dense:
+        return lambda form, o, c, i: form.flat[o * form.outer + c * form.channel + i :]
+    return lambda form, o, c, i: None
+
+
+@maybe
+def view_of_run(pick, o, c, i):
+    """A pick at the run that begins at (o, c, i), as `weigh` takes it."""
+    where, weights, omit = pick
+    return run_of(where, o, c, i), run_of(weights, o, c, i), omit
+
+
+# An element -----------------------------------------------------------------------------------------
+
+
+def at(view, j):
+    """Element j of a view: an array, one number for all, or an array and the place of each column."""
+    if view is None:
+        return 1.0
+    if isinstance(view, tuple):
+        return load(view[0], view[1][j])
+    return load(view, j) if np.ndim(view) else float(view)
+
+
+@overload(at)
+def _at(view, j):
+    if isinstance(view, types.NoneType):
+        return lambda view, j: 1.0
+    if isinstance(view, types.BaseTuple):
+        return lambda view, j: load(view[0], view[1][j])
+    if isinstance(view, types.Array):
+        return lambda view, j: load(view, j)
+    return lambda view, j: view
+
+
+@kernel
+def reach(view, j):
+    """The weight of element j before its own value is looked at; 1 without a pick."""
+    if view is None:
+        return 1.0
+    where, weights, _ = view
+    w = at(weights, j)
+    return w if at(where, j) != 0.0 else 0.0
+
+
+@kernel
+def present(omit, value, w):
+    """w, or 0 for a NaN that is to be left out."""
+    if omit is None:
+        return w
+    return w if value == value else 0.0
+
+
+@kernel
+def weigh(view, value, j):
+    """The weight of element j, whose value is given; 1 without a pick."""
+    if view is None:
+        return 1.0
+    _, _, omit = view
+    return present(omit, value, reach(view, j))
+
+
+@kernel
+def deviation(view, value, pivot, w):
+    """value - pivot, and 0 where nothing is to be seen of the value."""
+    if view is None:
+        return value - pivot
+    return value - pivot if w != 0.0 else 0.0
+
+
+@kernel
+def missing(view, value, j):
+    """Whether element j is no number and has no weight: nothing of it counts, on the way back neither."""
+    if view is None:
+        return False
+    return weigh(view, value, j) == 0.0 and not np.isfinite(value)
