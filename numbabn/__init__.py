@@ -13,8 +13,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .backends import BackendUnavailableError, backend, get_backend, set_backend
     from .backends.threads import get_num_threads, num_threads, set_num_threads
+    from .backward import batch_norm_backward
     from .batchnorm import BatchNorm
     from .functional import batch_norm, denormalize, moments, normalize
+    from .renorm import Renorm
     from .report import config, show_config
     from .state import StateError
     from .statistics import Moments
@@ -24,9 +26,11 @@ __all__ = [
     "BackendUnavailableError",
     "BatchNorm",
     "Moments",
+    "Renorm",
     "StateError",
     "backend",
     "batch_norm",
+    "batch_norm_backward",
     "config",
     "denormalize",
     "get_backend",
@@ -43,14 +47,16 @@ __all__ = [
 _HOMES = {
     "backends": ("BackendUnavailableError", "backend", "get_backend", "set_backend"),
     "backends.threads": ("get_num_threads", "num_threads", "set_num_threads"),
+    "backward": ("batch_norm_backward",),
     "batchnorm": ("BatchNorm",),
     "functional": ("batch_norm", "denormalize", "moments", "normalize"),
+    "renorm": ("Renorm",),
     "report": ("config", "show_config"),
     "state": ("StateError",),
     "statistics": ("Moments",),
     "warm": ("warmup",),
 }
-_ROOMS = ("averages", "backends", "functional", "state")  # also reached as attributes, without an import of their own
+_ROOMS = ("averages", "backends", "contrib", "flavours", "functional", "state")  # attributes, without an import
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 

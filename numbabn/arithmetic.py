@@ -14,3 +14,20 @@ def inverse_std(var: NDArray, gamma: Any, eps: float) -> NDArray:
     total = var + eps
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return np.where(total == 0, 0.0, gamma / np.sqrt(total))
+
+
+def batch_scale(count: NDArray, m2: NDArray, gamma: Any, eps: float) -> NDArray:
+    """`inverse_std` of the biased variance of a batch; 0 for a channel without values, which gives beta."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(count == 0, 0.0, inverse_std(m2 / count, gamma, eps))
+
+
+def is_constant(mean: NDArray, var: NDArray, count: NDArray | float) -> NDArray:
+    """Whether a variance is within the rounding of computing it: ``var <= n*u*var + (n*mean*u)**2``.
+
+    The error bound of the two-pass algorithm (Chan, Golub and LeVeque 1983), as scikit-learn applies it;
+    u is the spacing of float64 at 1.
+    """
+    nu = np.asarray(count) * np.finfo(np.float64).eps
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.asarray(var <= nu * var + (nu * mean) ** 2)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ FLOATS = "float16, bfloat16, float32 or float64"
 def data(value: Any, name: str = "x") -> tuple[NDArray, Any]:
     """An array of real numbers with at least one dimension, and the way back to the caller's kind."""
     x, back = take(value, name)
-    if not (_is_real(x.dtype)):
+    if not (is_real(x.dtype)):
         raise TypeError(
             f"`{name}` has dtype {x.dtype}; expected real numbers ({FLOATS}, integers or booleans): "
             f"convert it, for example with `{name}.astype(np.float64)`"
@@ -27,7 +29,8 @@ def data(value: Any, name: str = "x") -> tuple[NDArray, Any]:
     return x, back
 
 
-def _is_real(dtype: np.dtype[Any]) -> bool:
+def is_real(dtype: np.dtype[Any]) -> bool:
+    """Whether the kernels read the dtype: integers, booleans and the four floating types."""
     return dtype.kind in "iub" or is_float(dtype)
 
 
@@ -65,7 +68,7 @@ def channel_axes(axis: Any, ndim: int) -> tuple[int, ...]:
 def parameter(value: Any, name: str, channel_shape: tuple[int, ...], axes: tuple[int, ...]) -> NDArray:
     """One float64 value for each channel, as a fresh array of the channels' shape."""
     p, _ = take(value, name)
-    if not _is_real(p.dtype):
+    if not is_real(p.dtype):
         raise TypeError(f"`{name}` has dtype {p.dtype}; expected real numbers, one for each channel")
     if p.ndim == 0:
         return np.full(channel_shape, p, dtype=np.float64)
@@ -141,31 +144,39 @@ def choice(value: Any, name: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
-def output(out: Any, x: NDArray, x_name: str = "x") -> tuple[NDArray, Any]:
-    """`out` as a writable floating array of x's shape, apart from x or exactly x; returns (view, what to return)."""
-    if not any(hasattr(out, name) for name in ("__array_interface__", "__dlpack__")):
+def output(
+    out: Any, x: NDArray, x_name: str = "x", others: Mapping[str, NDArray] = MappingProxyType({}), name: str = "out"
+) -> tuple[NDArray, Any]:
+    """`out` as a writable floating array of x's shape; returns (view, what to return).
+
+    It must lie apart in memory from x and from each of the others, by name, or be exactly one of them.
+    """
+    if not any(hasattr(out, way) for way in ("__array_interface__", "__dlpack__")):
         raise TypeError(
-            f"`out` is of type {type(out).__name__}; expected an array that can be written into: np.empty(x.shape)"
+            f"`{name}` is of type {type(out).__name__}; expected an array that can be written into: np.empty(x.shape)"
         )
-    y, _ = take(out, "out")
+    y, _ = take(out, name)
     if not is_float(y.dtype):
         raise TypeError(
-            f"`out` has dtype {y.dtype}; the result is not whole numbers: give an array of {FLOATS}, "
-            f"for example {output_dtype(x.dtype) if _is_real(x.dtype) else 'float64'}"
+            f"`{name}` has dtype {y.dtype}; the result is not whole numbers: give an array of {FLOATS}, "
+            f"for example {output_dtype(x.dtype) if is_real(x.dtype) else 'float64'}"
         )
     if y.shape != x.shape:
         raise ValueError(
-            f"`out` has shape {y.shape} but `{x_name}` has shape {x.shape}; give an array of the same shape"
+            f"`{name}` has shape {y.shape} but `{x_name}` has shape {x.shape}; give an array of the same shape"
         )
     if not y.flags.writeable:
-        raise ValueError("`out` is read-only; give an array that can be written")
+        raise ValueError(f"`{name}` is read-only; give an array that can be written")
     if _overlaps_itself(y):
-        raise ValueError("`out` holds several elements at one place in memory (a broadcast view); give a plain array")
-    if not same_memory(y, x) and _may_overlap(y, x):
         raise ValueError(
-            f"`out` overlaps `{x_name}` in memory without being the same array; give `out={x_name}` to work in place, "
-            f"or an array apart from it"
+            f"`{name}` holds several elements at one place in memory (a broadcast view); give a plain array"
         )
+    for other_name, other in {x_name: x, **others}.items():
+        if not same_memory(y, other) and _may_overlap(y, other):
+            raise ValueError(
+                f"`{name}` overlaps `{other_name}` in memory without being the same array; give "
+                f"`{name}={other_name}` to work in place, or an array apart from it"
+            )
     return y, out
 
 

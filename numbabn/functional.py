@@ -6,13 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from . import arithmetic, backends, checks
-from .arrays import NDArray, output_dtype
-from .layout import Layout, canonical
+from . import activations, arithmetic, backends, checks, verbs
+from .picks import picked, refuse_nan
 from .statistics import Moments
 
 
-def moments(x: Any, *, axis: int | tuple[int, ...] = -1, backend: str | None = None) -> Moments:
+def moments(
+    x: Any,
+    *,
+    axis: int | tuple[int, ...] = -1,
+    where: Any = None,
+    weights: Any = None,
+    nan_policy: str = "propagate",
+    extra: Any = (),
+    backend: str | None = None,
+) -> Moments:
     """Count, mean and M2 of each channel, in one pass over memory.
 
     Parameters
@@ -21,21 +29,35 @@ def moments(x: Any, *, axis: int | tuple[int, ...] = -1, backend: str | None = N
         float16, bfloat16, float32, float64, integers or booleans; any strides. Never copied whole.
     axis : int or tuple of int, default -1
         The channel axes: these are kept, all others are reduced.
+    where : array_like of bool, optional
+        Which values count. Of the shape of x or with axes of length 1, as NumPy broadcasts; or of the shape of x
+        without its channel axes, one for each position; or one-dimensional with one for each sample (the first
+        axis that is reduced); or else what NumPy broadcasts to x. What does not count is not looked at.
+    weights : array_like, optional
+        How often each value counts: finite, 0 or more, in one of the shapes of `where`. The count of a
+        channel is the sum of its weights, as if values were repeated.
+    nan_policy : {"propagate", "raise", "omit"}, default "propagate"
+        A NaN that counts makes its channel's mean and m2 NaN; or is a ValueError that names the channels; or is
+        left out, as if `where` were False there.
+    extra : names, optional
+        More to gather in the same pass: "skewness", "kurtosis" (the moments m3 and m4), "min", "max", "nonfinite"
+        (how many values are NaN or infinite), or "all".
     backend : {"auto", "cpu", "cuda"}, optional
         Where to compute, instead of the choice in force (see `set_backend`).
 
     Returns
     -------
     Moments
-        float64 whatever the dtype of x, in the shape of the channel axes. An array without values
-        gives count 0, mean 0 and m2 0.
+        float64 whatever the dtype of x, in the shape of the channel axes. A channel without values
+        has count 0, mean 0 and m2 0. `count` is one number, or with `where`, `weights` or "omit" an array.
 
     Raises
     ------
     TypeError
-        If x does not hold real numbers.
+        If x does not hold real numbers, `where` no booleans, or `weights` no real numbers.
     numpy.exceptions.AxisError, ValueError
-        If `axis` is not an axis of x, or names one twice.
+        If `axis` is not an axis of x, or names one twice; if `where` or `weights` do not fit x; and by
+        ``nan_policy="raise"``.
 
     Notes
     -----
@@ -53,11 +75,16 @@ def moments(x: Any, *, axis: int | tuple[int, ...] = -1, backend: str | None = N
     >>> m = numbabn.moments(np.array([[1, 2], [3, 6]], dtype=np.uint8))
     >>> m.mean, m.std()
     (array([2., 4.]), array([1., 2.]))
+    >>> numbabn.moments(np.array([[1.0, np.nan], [3.0, 6.0]]), nan_policy="omit").count
+    array([2., 1.])
     """
     engine = backends.select(backend)
     array, _ = checks.data(x)
     axes = checks.channel_axes(axis, array.ndim)
-    return measured(engine, array, axes)
+    pick = picked(array, axes, where, weights, nan_policy)
+    m = verbs.measured(engine, array, axes, pick, **verbs.extras(extra))
+    refuse_nan(array, axes, m.mean, pick)
+    return m
 
 
 def normalize(
@@ -69,10 +96,12 @@ def normalize(
     *,
     eps: float = 1e-5,
     axis: int | tuple[int, ...] = -1,
+    activation: Any = None,
+    residual: Any = None,
     out: Any = None,
     backend: str | None = None,
 ) -> Any:
-    """``(x - mean) / sqrt(var + eps) * gamma + beta``, channel by channel.
+    """``activation((x - mean) / sqrt(var + eps) * gamma + beta + residual)``, channel by channel, in one pass.
 
     Parameters
     ----------
@@ -86,8 +115,14 @@ def normalize(
         Added to the variance. With ``eps=0`` a channel of variance 0 gives beta.
     axis : int or tuple of int, default -1
         The channel axes.
+    activation : str, or tuple of str and numbers, optional
+        "relu", "relu6", "leaky_relu" (or ``("leaky_relu", slope)``), ``("clip", low, high)``, "elu" (or
+        ``("elu", alpha)``), "gelu", "silu", "hard_swish", "sigmoid", "hard_sigmoid", "tanh" or "softplus", as
+        PyTorch defines them.
+    residual : array_like, shape of x, optional
+        Added before the activation.
     out : array, shape of x, optional
-        Where to write: a floating array apart from x in memory, or x itself for in place.
+        Where to write: a floating array apart from x in memory, or x itself for in place, or `residual` itself.
     backend : {"auto", "cpu", "cuda"}, optional
         Where to compute, instead of the choice in force.
 
@@ -120,8 +155,9 @@ def normalize(
         variances, 1.0 if gamma is None else checks.parameter(gamma, "gamma", shape, axes), eps
     )
     shift = None if beta is None else checks.parameter(beta, "beta", shape, axes)
-    y, result = destination(out, array, back)
-    apply(engine, array, y, axes, means, scale, shift)
+    act, other = activations.checked(activation), verbs.residual_of(residual, array)
+    y, result = verbs.destination(out, array, back, others={"residual": other})
+    verbs.apply(engine, array, y, axes, means, scale, shift, act, other)
     return result()
 
 
@@ -180,8 +216,8 @@ def denormalize(
         with np.errstate(over="ignore", invalid="ignore"):
             scale = scale / divisor
     shift = np.zeros(shape) if beta is None else checks.parameter(beta, "beta", shape, axes)
-    x, result = destination(out, array, back, "y")
-    apply(engine, array, x, axes, shift, scale, means)
+    x, result = verbs.destination(out, array, back, "y")
+    verbs.apply(engine, array, x, axes, shift, scale, means)
     return result()
 
 
@@ -192,6 +228,11 @@ def batch_norm(
     *,
     eps: float = 1e-5,
     axis: int | tuple[int, ...] = -1,
+    where: Any = None,
+    weights: Any = None,
+    nan_policy: str = "propagate",
+    activation: Any = None,
+    residual: Any = None,
     out: Any = None,
     backend: str | None = None,
 ) -> tuple[Any, Moments]:
@@ -199,16 +240,18 @@ def batch_norm(
 
     Parameters
     ----------
-    x, gamma, beta, eps, axis, out, backend
+    x, gamma, beta, eps, axis, activation, residual, out, backend
         As for `normalize`.
+    where, weights, nan_policy
+        Which values count in the statistics, and how much, as for `moments`. Every value is normalized.
 
     Returns
     -------
     y : array
-        ``(x - mean) / sqrt(var + eps) * gamma + beta`` with the biased variance ``m2 / count``, as
-        every framework normalizes; `out` or a new array, as for `normalize`.
+        ``activation((x - mean) / sqrt(var + eps) * gamma + beta + residual)`` with the biased variance
+        ``m2 / count``, as every framework normalizes; `out` or a new array, as for `normalize`.
     m : Moments
-        The statistics of x, equal to ``moments(x, axis=axis)`` to the last bit.
+        The statistics of x, equal to those that `moments` gives to the last bit.
 
     Raises
     ------
@@ -217,7 +260,7 @@ def batch_norm(
 
     Notes
     -----
-    A channel that is constant, or has one value, gives beta. NaN or infinity in a channel makes
+    A channel that is constant, or of which one value or none counts, gives beta. NaN or infinity in a channel makes
     that channel's output what IEEE arithmetic makes of it, and touches no other channel.
 
     Examples
@@ -235,69 +278,12 @@ def batch_norm(
     eps = checks.epsilon(eps)
     scale = np.ones(shape) if gamma is None else checks.parameter(gamma, "gamma", shape, axes)
     shift = None if beta is None else checks.parameter(beta, "beta", shape, axes)
-    y, result = destination(out, array, back)
-    m = trained(engine, array, y, axes, scale, shift, eps)
+    act, other = activations.checked(activation), verbs.residual_of(residual, array)
+    pick = picked(array, axes, where, weights, nan_policy)
+    y, result = verbs.destination(out, array, back, others={"residual": other, **pick.views})
+    if pick.refuse and out is not None:
+        # A second read, so that `out` is written only once x is known to be sound.
+        refuse_nan(array, axes, verbs.measured(engine, array, axes, pick).mean, pick)
+    m = verbs.trained(engine, array, y, axes, scale, shift, eps, pick, act, other)
+    refuse_nan(array, axes, m.mean, pick)
     return result(), m
-
-
-def measured(engine: backends.Backend, x: NDArray, axes: tuple[int, ...]) -> Moments:
-    """The moments of a checked array."""
-    shape = tuple(x.shape[a] for a in axes)
-    if x.size == 0:
-        return Moments(0.0, np.zeros(shape), np.zeros(shape))
-    layout = canonical((x,), axes)
-    return _moments(layout, engine.moments(layout))
-
-
-def trained(
-    engine: backends.Backend,
-    x: NDArray,
-    y: NDArray,
-    axes: tuple[int, ...],
-    gamma: NDArray,
-    beta: NDArray | None,
-    eps: float,
-) -> Moments:
-    """Write x normalized by its own moments into y; returns the moments."""
-    if x.size == 0:
-        return measured(engine, x, axes)
-    layout = _pair(x, y, axes)
-    return _moments(layout, engine.train(layout, layout.to_channels(gamma), _optional(layout, beta), eps))
-
-
-def apply(
-    engine: backends.Backend,
-    x: NDArray,
-    y: NDArray,
-    axes: tuple[int, ...],
-    mean: NDArray,
-    scale: NDArray,
-    shift: NDArray | None,
-) -> None:
-    """Write ``(x - mean) * scale + shift`` into y; the parameters in the channels' shape, shift None for 0."""
-    if x.size == 0:
-        return
-    layout = _pair(x, y, axes)
-    engine.transform(layout, layout.to_channels(mean), layout.to_channels(scale), _optional(layout, shift))
-
-
-def destination(out: Any, x: NDArray, back: Any, x_name: str = "x") -> tuple[NDArray, Any]:
-    """Where the result goes, and a function that gives it to the caller."""
-    if out is None:
-        y = np.empty_like(x, dtype=output_dtype(x.dtype), order="K", subok=False)
-        return y, lambda: back(y)
-    y, given = checks.output(out, x, x_name)
-    return y, lambda: given
-
-
-def _optional(layout: Layout, parameter: NDArray | None) -> NDArray | None:
-    return None if parameter is None else layout.to_channels(parameter)
-
-
-def _pair(x: NDArray, y: NDArray, axes: tuple[int, ...]) -> Layout:
-    return canonical((x,) if checks.same_memory(x, y) else (x, y), axes)
-
-
-def _moments(layout: Layout, result: tuple[float, NDArray, NDArray]) -> Moments:
-    count, mean, m2 = result
-    return Moments(count, layout.from_channels(mean), layout.from_channels(m2))

@@ -22,24 +22,41 @@ SHORT = 16  # a contiguous run of fewer values is worth a copy
 
 
 @dataclass(frozen=True, slots=True)
+class Spread:
+    """Values that are repeated along x: that of (o, c, i) lies at ``o * outer + c * channel + i * inner``."""
+
+    flat: NDArray
+    outer: int
+    channel: int
+    inner: int
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """Arrays of one geometry that the kernels take as they are.
 
-    `flat[k]` is array k as a one-dimensional window over its memory; element (o, c, i) of it lies at
-    ``o * outer_stride[k] + c * channel_stride[k] + i``.
+    `flat[name]` is an array as a one-dimensional window over its memory; element (o, c, i) of it lies at
+    ``o * outer_stride[name] + c * channel_stride[name] + i``.
     """
 
     outer: int
     channels: int
     inner: int
-    flat: tuple[NDArray, ...]
-    outer_stride: tuple[int, ...]
-    channel_stride: tuple[int, ...]
+    flat: dict[str, NDArray]
+    outer_stride: dict[str, int]
+    channel_stride: dict[str, int]
+    picks: dict[str, Spread]
+
+    def of(self, name: str) -> tuple[NDArray | None, int, int]:
+        """(flat, outer stride, channel stride) of an array; None and zeros for one that is not there."""
+        if name not in self.flat:
+            return None, 0, 0
+        return self.flat[name], self.outer_stride[name], self.channel_stride[name]
 
     @property
     def rows(self) -> bool:
         """Whether the channels lie side by side in short runs: the rows family of kernels."""
-        return self.inner < ROWS_BELOW and all(s == self.inner for s in self.channel_stride)
+        return self.inner < ROWS_BELOW and all(s == self.inner for s in self.channel_stride.values())
 
     @property
     def geometry(self) -> tuple[int, int, int, bool]:
@@ -55,11 +72,13 @@ class Window:
 class Layout:
     """Arrays of one shape, and where their channels are.
 
-    `arrays` are views with axes in memory order; `kept` says which of these axes are channels, and
-    `order` and `turned` how a channel parameter is brought into the same order.
+    `arrays` are views by name, with axes in memory order, "x" the first; `picks` are "where" and "weights",
+    where there are any, as views of the same shape. `kept` says which of the axes are channels, and `order` and
+    `turned` how a channel parameter is brought into the same order.
     """
 
-    arrays: tuple[NDArray, ...]
+    arrays: dict[str, NDArray]
+    picks: dict[str, NDArray]
     kept: tuple[bool, ...]
     order: tuple[int, ...]
     turned: tuple[bool, ...]
@@ -71,15 +90,24 @@ class Layout:
 
     @property
     def size(self) -> int:
-        return self.arrays[0].size
+        return self.arrays["x"].size
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes of the axes, in memory order."""
+        return self.arrays["x"].shape
 
     def input(self) -> Layout:
-        """The first array alone."""
-        return replace(self, arrays=self.arrays[:1])
+        """x alone, with its picks."""
+        return replace(self, arrays={"x": self.arrays["x"]})
+
+    def unpicked(self) -> Layout:
+        """The arrays without the picks."""
+        return replace(self, picks={})
 
     def window(self) -> Window | None:
         """The whole as one window, or None where the kernels cannot take it."""
-        return window_over(self.arrays, self.kept)
+        return window_over(self.arrays, self.kept, self.picks)
 
     def to_channels(self, parameter: NDArray) -> NDArray:
         """A parameter of the channels' shape -> (channels,) in memory order."""
@@ -95,28 +123,30 @@ class Layout:
 
     def pieces(self) -> list[tuple[slice, ...]]:
         """Boxes that together cover the arrays, each a window or small enough to copy."""
-        shape = self.arrays[0].shape
+        shape = self.shape
         for lead in range(1, len(shape)):
             if math.prod(shape[lead:]) < PIECE:
                 break
-            inside = tuple(a[(0,) * lead] for a in self.arrays)
-            if window_over(inside, self.kept[lead:]) is not None:
+            first = (0,) * lead
+            inside, picks = ({n: a[first] for n, a in views.items()} for views in (self.arrays, self.picks))
+            if window_over(inside, self.kept[lead:], picks) is not None:
                 whole = tuple(slice(0, n) for n in shape[lead:])
                 return [(*(slice(i, i + 1) for i in at), *whole) for at in np.ndindex(*shape[:lead])]
         return list(boxes(shape, PIECE))
 
 
-def canonical(arrays: tuple[NDArray, ...], axes: tuple[int, ...]) -> Layout:
+def canonical(arrays: dict[str, NDArray], axes: tuple[int, ...], picks: dict[str, NDArray] | None = None) -> Layout:
     """Sort, turn and name the axes of arrays of one shape; axes: the channel axes, ascending."""
-    shape = arrays[0].shape
-    channel_shape = tuple(shape[a] for a in axes)
-    # By the first array alone, so that its statistics have the same bits whatever the others are.
-    perm = sorted(range(len(shape)), key=lambda d: abs(arrays[0].strides[d]) or math.inf, reverse=True)
-    turned = tuple(arrays[0].strides[d] < 0 for d in perm)
+    x = arrays["x"]
+    channel_shape = tuple(x.shape[a] for a in axes)
+    # By x alone, so that its statistics have the same bits whatever the others are.
+    perm = sorted(range(x.ndim), key=lambda d: abs(x.strides[d]) or math.inf, reverse=True)
+    turned = tuple(x.strides[d] < 0 for d in perm)
     turn = tuple(slice(None, None, -1) if t else slice(None) for t in turned)
     kept = [d for d in perm if d in axes]
     return Layout(
-        arrays=tuple(a.transpose(perm)[turn] for a in arrays),
+        arrays={name: a.transpose(perm)[turn] for name, a in arrays.items()},
+        picks={name: a.transpose(perm)[turn] for name, a in (picks or {}).items()},
         kept=tuple(d in axes for d in perm),
         order=tuple(axes.index(d) for d in kept),
         turned=tuple(t for t, d in zip(turned, perm, strict=True) if d in axes),
@@ -143,40 +173,61 @@ def scratch_order(kept: tuple[bool, ...]) -> list[int]:
     return sorted(range(len(kept)), key=lambda d: (kept[d] == kept[-1], d))
 
 
-def contiguous_window(arrays: tuple[NDArray, ...], kept: tuple[bool, ...]) -> Window:
+def contiguous_window(arrays: dict[str, NDArray], kept: tuple[bool, ...], picks: dict[str, NDArray]) -> Window:
     """The window over contiguous arrays whose axes stand in `scratch_order`."""
-    channels = math.prod(n for n, k in zip(arrays[0].shape, kept, strict=True) if k)
-    rest = arrays[0].size // channels
+    shape = arrays["x"].shape
+    channels = math.prod(n for n, k in zip(shape, kept, strict=True) if k)
+    rest = math.prod(shape) // channels
     last = kept[scratch_order(kept)[-1]]
     outer, inner = (rest, 1) if last else (1, rest)
-    flat = tuple(kernel_ready(a.reshape(-1)) for a in arrays)
-    return Window(outer, channels, inner, flat, (channels * inner,) * len(flat), (inner,) * len(flat))
+    flat = {name: kernel_ready(a.reshape(-1)) for name, a in arrays.items()}
+    spread = {n: Spread(kernel_ready(a.reshape(-1)), channels * inner, inner, 1) for n, a in picks.items()}
+    return Window(
+        outer, channels, inner, flat, dict.fromkeys(flat, channels * inner), dict.fromkeys(flat, inner), spread
+    )
 
 
-def window_over(arrays: tuple[NDArray, ...], kept: tuple[bool, ...]) -> Window | None:
+def window_over(
+    arrays: dict[str, NDArray], kept: tuple[bool, ...], picks: dict[str, NDArray] | None = None
+) -> Window | None:
     """One window over all arrays, if each is aligned, native, and strided as the kernels need it."""
-    if not all(_addressable(a) for a in arrays):
+    views = (*arrays.values(), *(picks or {}).values())
+    if not all(_addressable(a) for a in views):
         return None
-    dims = _joined(arrays, kept)
-    ones = (1,) * len(arrays)
-    _, inner, step = dims.pop() if dims and not dims[-1][0] else (False, 1, ones)
-    _, channels, channel_stride = dims.pop() if dims and dims[-1][0] else (True, 1, (inner,) * len(arrays))
-    outer_kept, outer, outer_stride = dims.pop() if dims else (False, 1, (0,) * len(arrays))
-    if dims or outer_kept or step != ones:
+    dims = _joined(views, kept)
+    n = len(arrays)
+    step: tuple[int, ...] = (1,) * len(views)
+    inner, channels, outer = 1, 1, 1
+    if dims and not dims[-1][0]:
+        _, inner, step = dims.pop()
+    channel_stride = (inner,) * len(views)
+    if dims and dims[-1][0]:
+        _, channels, channel_stride = dims.pop()
+    outer_stride: tuple[int, ...] = (0,) * len(views)
+    if dims and not dims[-1][0]:
+        _, outer, outer_stride = dims.pop()
+    if dims or step[:n] != (1,) * n:
         return None
     row = channels * inner
-    if inner < ROWS_BELOW and all(s == inner for s in channel_stride):
-        run = row if any(s != row for s in outer_stride) and outer > 1 else SHORT
-    else:
-        run = inner
-    if run < SHORT:
+    rows = inner < ROWS_BELOW and all(s == inner for s in channel_stride[:n])
+    run = inner
+    if rows:
+        run = row if any(s != row for s in outer_stride[:n]) and outer > 1 else SHORT
+    if run < SHORT or not (rows or all(s in (0, 1) for s in step)):
         return None
+    names = list(arrays)
     last = ((outer - 1, outer_stride), (channels - 1, channel_stride), (inner - 1, step))
-    spans = [1 + sum(n * s[k] for n, s in last) for k in range(len(arrays))]
-    flat = tuple(
-        kernel_ready(as_strided(a, (n,), (a.itemsize,), subok=False)) for a, n in zip(arrays, spans, strict=True)
+    spans = [1 + sum(m * s[k] for m, s in last) for k in range(len(views))]
+    flat = [kernel_ready(as_strided(a, (m,), (a.itemsize,), subok=False)) for a, m in zip(views, spans, strict=True)]
+    return Window(
+        outer,
+        channels,
+        inner,
+        dict(zip(names, flat[:n], strict=True)),
+        dict(zip(names, outer_stride[:n], strict=True)),
+        dict(zip(names, channel_stride[:n], strict=True)),
+        {p: Spread(flat[k], outer_stride[k], channel_stride[k], step[k]) for k, p in enumerate(picks or {}, n)},
     )
-    return Window(outer, channels, inner, flat, outer_stride, channel_stride)
 
 
 def _addressable(a: NDArray) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from .arrays import NDArray
 from .checks import in_channels
+
+MORE = ("m3", "m4", "min", "max", "nonfinite")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -25,12 +27,19 @@ class Moments:
         Mean of each channel, in the shape of the channel axes. 0 where count is 0.
     m2 : array, shape of `mean`
         Sum of squared deviations from the mean.
+    m3, m4 : array, shape of `mean`, optional
+        Sums of third and fourth powers of the deviations.
+    min, max : array, shape of `mean`, optional
+        Least and greatest value; infinity and minus infinity where count is 0.
+    nonfinite : array, shape of `mean`, optional
+        How many values are NaN or infinite; NaN that were left out of the count are among them.
 
     Notes
     -----
     ``a + b`` is the moments of both data sets together, by the formula of Chan, Golub and LeVeque
     (1979): ``d = mean_b - mean_a``, ``mean = mean_a + d * n_b / n``,
-    ``m2 = m2_a + m2_b + d**2 * n_a * n_b / n``. The order of merging changes no more than rounding.
+    ``m2 = m2_a + m2_b + d**2 * n_a * n_b / n``, and for `m3` and `m4` by that of Pebay (2008). The order of
+    merging changes no more than rounding. What only one of the two has, the sum has not.
 
     Examples
     --------
@@ -46,6 +55,11 @@ class Moments:
     count: Any
     mean: NDArray
     m2: NDArray
+    m3: NDArray | None = None
+    m4: NDArray | None = None
+    min: NDArray | None = None
+    max: NDArray | None = None
+    nonfinite: NDArray | None = None
 
     def __post_init__(self) -> None:
         mean, m2 = _frozen(self.mean, "mean"), _frozen(self.m2, "m2")
@@ -62,6 +76,16 @@ class Moments:
         object.__setattr__(self, "count", count if count.ndim else float(count))
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "m2", m2)
+        if (self.m3 is None) != (self.m4 is None):
+            raise ValueError("`m3` and `m4` go together; give both or none")
+        for name in MORE:
+            if getattr(self, name) is not None:
+                more = _frozen(getattr(self, name), name)
+                if more.shape != mean.shape:
+                    raise ValueError(
+                        f"`{name}` has shape {more.shape} but `mean` has shape {mean.shape}; give one shape"
+                    )
+                object.__setattr__(self, name, more)
 
     def var(self, ddof: float = 0) -> NDArray:
         """Variance of each channel.
@@ -84,6 +108,60 @@ class Moments:
         """Standard deviation of each channel: the square root of ``var(ddof)``."""
         return np.sqrt(self.var(ddof))
 
+    def skewness(self, bias: bool = True) -> NDArray:
+        """Skewness of each channel: ``m3 / count`` over the third power of the standard deviation.
+
+        Parameters
+        ----------
+        bias : bool, default True
+            False: corrected as in SciPy and R's type 2, by ``sqrt(n (n - 1)) / (n - 2)``.
+
+        Returns
+        -------
+        array
+            float64, shape of `mean`; NaN for a constant channel, and where the count is too small.
+
+        Raises
+        ------
+        ValueError
+            If there is no `m3`: gather it with ``moments(x, extra="skewness")``.
+        """
+        n = np.asarray(self.count, dtype=np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            g1 = np.asarray(self._higher("m3", "skewness") / n / self.var() ** 1.5)
+            return g1 if bias else np.where(n > 2, g1 * np.sqrt(n * (n - 1)) / (n - 2), np.nan)
+
+    def kurtosis(self, bias: bool = True) -> NDArray:
+        """Excess kurtosis of each channel: ``m4 / count`` over the squared variance, less 3.
+
+        Parameters
+        ----------
+        bias : bool, default True
+            False: corrected as in SciPy and R's type 2.
+
+        Returns
+        -------
+        array
+            float64, shape of `mean`; NaN for a constant channel, and where the count is too small.
+
+        Raises
+        ------
+        ValueError
+            If there is no `m4`: gather it with ``moments(x, extra="kurtosis")``.
+        """
+        n = np.asarray(self.count, dtype=np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            g2 = np.asarray(self._higher("m4", "kurtosis") / n / self.var() ** 2 - 3)
+            if bias:
+                return g2
+            return np.where(n > 3, (n - 1) / ((n - 2) * (n - 3)) * ((n + 1) * g2 + 6), np.nan)
+
+    def _higher(self, name: str, what: str) -> NDArray:
+        value: NDArray | None = getattr(self, name)
+        if value is None:
+            raise ValueError(f"these moments have no `{name}`; gather it with moments(x, extra={what!r})")
+        return value
+
     def __add__(self, other: Moments) -> Moments:
         if not isinstance(other, Moments):
             return NotImplemented
@@ -92,7 +170,15 @@ class Moments:
                 f"moments of channel shapes {self.mean.shape} and {other.mean.shape} cannot be merged; "
                 "merge moments of the same channels"
             )
-        return Moments(*merged((self.count, self.mean, self.m2), (other.count, other.mean, other.m2)))
+        a, b = (self.count, self.mean, self.m2), (other.count, other.mean, other.m2)
+        more: dict[str, NDArray] = {}
+        if self.m3 is not None and self.m4 is not None and other.m3 is not None and other.m4 is not None:
+            more["m3"], more["m4"] = merged_higher((*a, self.m3, self.m4), (*b, other.m3, other.m4))
+        for name, join in (("min", np.minimum), ("max", np.maximum), ("nonfinite", np.add)):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine is not None and theirs is not None:
+                more[name] = join(mine, theirs)
+        return Moments(*merged(a, b), **more)
 
     def __radd__(self, other: object) -> Moments:
         return self if other == 0 else NotImplemented  # so that sum() works
@@ -131,7 +217,8 @@ class Moments:
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, for JSON; `from_dict` gives the same bits back."""
         count = self.count.tolist() if isinstance(self.count, np.ndarray) else self.count
-        return {"count": count, "mean": self.mean.tolist(), "m2": self.m2.tolist()}
+        d = {"count": count, "mean": self.mean.tolist(), "m2": self.m2.tolist()}
+        return d | {name: getattr(self, name).tolist() for name in MORE if getattr(self, name) is not None}
 
     @classmethod
     def from_dict(cls, d: Mapping[str, Any]) -> Moments:
@@ -139,7 +226,8 @@ class Moments:
         missing = {"count", "mean", "m2"} - set(d)
         if missing:
             raise ValueError(f"the dict lacks {', '.join(sorted(missing))}; expected what Moments.to_dict() gives")
-        return cls(d["count"], np.asarray(d["mean"]), np.asarray(d["m2"]))
+        more = {name: np.asarray(d[name]) for name in MORE if name in d}
+        return cls(d["count"], np.asarray(d["mean"]), np.asarray(d["m2"]), **more)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Moments):
@@ -149,12 +237,13 @@ class Moments:
             and bool(np.all(self.count == other.count))
             and np.array_equal(self.mean, other.mean, equal_nan=True)
             and np.array_equal(self.m2, other.m2, equal_nan=True)
+            and all(_same(getattr(self, name), getattr(other, name)) for name in MORE)
         )
 
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Moments, (self.count, self.mean, self.m2)  # so that a copy is read-only too
+        return Moments, tuple(getattr(self, f.name) for f in fields(self))  # so that a copy is read-only too
 
     def __repr__(self) -> str:
         count = np.unique(self.count)
@@ -174,6 +263,28 @@ def merged(a: tuple[Any, NDArray, NDArray], b: tuple[Any, NDArray, NDArray]) -> 
     empty_a, empty_b = np.equal(na, 0), np.equal(nb, 0)
     mean = np.where(empty_b, ma, np.where(empty_a, mb, mean))
     return n, mean, np.where(empty_b, sa, np.where(empty_a, sb, m2))
+
+
+def merged_higher(a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[NDArray, NDArray]:
+    """(M3, M4) of two parts (count, mean, M2, M3, M4) together (Pebay 2008, eq. 2.1)."""
+    (na, ma, sa, ta, ua), (nb, mb, sb, tb, ub) = a, b
+    na, nb = np.asarray(na), np.asarray(nb)
+    n, d = na + nb, mb - ma
+    with np.errstate(all="ignore"):
+        e = np.where(n > 0, d / n, 0.0)
+        m3 = ta + tb + d * e * e * na * nb * (na - nb) + 3 * e * (na * sb - nb * sa)
+        m4 = ua + ub + d * e * e * e * na * nb * (na * na - na * nb + nb * nb)
+        m4 = m4 + 6 * e * e * (na * na * sb + nb * nb * sa) + 4 * e * (na * tb - nb * ta)
+    return (
+        np.where(nb == 0, ta, np.where(na == 0, tb, m3)),
+        np.where(nb == 0, ua, np.where(na == 0, ub, m4)),
+    )
+
+
+def _same(a: NDArray | None, b: NDArray | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return np.array_equal(a, b, equal_nan=True)
 
 
 def brief(values: npt.NDArray[np.float64]) -> str:

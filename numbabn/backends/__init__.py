@@ -11,7 +11,7 @@ import importlib
 import os
 from collections.abc import Iterator
 from functools import cache
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from ..arrays import NDArray
 from ..checks import choice
@@ -21,17 +21,53 @@ CHOICES = ("auto", "cpu", "cuda")
 TABLE = {"cpu": "numbabn.backends.cpu"}
 
 
+# (count, mean, M2) of each channel, (M3, M4) and (min, max, non-finite) or None.
+Parts = tuple[NDArray, NDArray, NDArray, NDArray | None, NDArray | None]
+
+
 class Backend(Protocol):
-    """What every backend does. Channel values are (channels,) float64 in memory order."""
+    """What every backend does. Channel values are (channels,) float64 in memory order.
 
-    def moments(self, layout: Layout) -> tuple[float, NDArray, NDArray]:
-        """(count, mean, M2) in one pass over the layout's only array."""
+    A layout names its arrays: "x" first. Its picks say which values count; `omit` leaves NaN out besides. An activation
+    is None, or (kind, numbers) as in `activations.kernel_form`.
+    """
 
-    def transform(self, layout: Layout, mean: NDArray, scale: NDArray, shift: NDArray | None) -> None:
-        """Write (x - mean) * scale + shift (None: 0) into the layout's last array."""
+    def moments(self, layout: Layout, omit: bool = False, higher: bool = False, extremes: bool = False) -> Parts:
+        """The statistics of "x" in one pass, with the groups that are asked for."""
 
-    def train(self, layout: Layout, gamma: NDArray, beta: NDArray | None, eps: float) -> tuple[float, NDArray, NDArray]:
-        """Moments of x, and x normalized by them into the layout's last array."""
+    def transform(
+        self, layout: Layout, mean: NDArray, scale: NDArray, shift: NDArray | None, activation: Any = None
+    ) -> None:
+        """Write activation((x - mean) * scale + shift + residual) into "out", or into "x" where there is no "out"."""
+
+    def train(
+        self,
+        layout: Layout,
+        gamma: NDArray,
+        beta: NDArray | None,
+        eps: float,
+        omit: bool = False,
+        activation: Any = None,
+    ) -> Parts:
+        """Statistics of "x", and the transform by them."""
+
+    def grad_sums(self, layout: Layout, mean: NDArray, omit: bool = False, act: Any = None) -> NDArray:
+        """Sums of g and of g * (x - mean), (2, channels), where g is "dy" behind the activation.
+
+        act: None, or (activation, scale, shift) of the forward pass, whose "residual" is among the arrays.
+        """
+
+    def grad_inputs(
+        self,
+        layout: Layout,
+        mean: NDArray,
+        a: NDArray,
+        b: NDArray | None,
+        k: NDArray | None,
+        omit: bool = False,
+        act: Any = None,
+    ) -> None:
+        """Write a * g - p * (b + (x - mean) * k) into "dx" (else into "dy"), and g into "dz" where that is there."""
 
 
 class BackendUnavailableError(RuntimeError):

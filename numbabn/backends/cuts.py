@@ -1,0 +1,114 @@
+"""How the work of a verb on the CPU is cut into items: by shape alone, so that any threads give the same bits."""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ..arrays import NDArray
+from ..layout import Spread, Window
+
+ITEMS = 128  # the most parts of one reduction, and so the most threads that share it
+GRAIN = 131072  # values in an item at least: work that outweighs handing it out by far
+NARROW = 128  # columns that several short rows fill together: full vectors, parameters that stay in L1
+WIDE = 2048  # columns of a block of a longer row: accumulators that stay in L2, long sequential reads
+FEW = 32  # a run of fewer values is normalized as part of a row, a longer one by itself
+LONG = 8192  # values that a block of neighbouring planes has at least, and a block of a row to normalize at most
+SPREAD = 8  # blocks of channels that are enough to keep all threads busy with whole channels
+CACHED = 16 << 20  # bytes that one thread's channels may take for a second read to come from a cache
+
+
+@cache
+def kernels(name: str) -> Any:
+    """A file of the kernels' room."""
+    return importlib.import_module(f"numbabn.kernels.{name}")
+
+
+def row_blocks(window: Window, wide: int = WIDE) -> tuple[int, int, int]:
+    """(rows packed into one, blocks of rows, blocks of columns)."""
+    row = window.channels * window.inner
+    contiguous = all(s == row for s in window.outer_stride.values())
+    pack = max(1, min(NARROW // row, window.outer)) if contiguous else 1
+    col_blocks = min(window.channels, -(-row // wide))
+    wanted = min(ITEMS, max(1, window.size // GRAIN))
+    blocks = max(1, min(-(-wanted // col_blocks), window.outer // (8 * pack)))
+    return pack, blocks, col_blocks
+
+
+def plane_blocks(window: Window) -> tuple[int, int, int]:
+    """(blocks of channels, blocks of outers, blocks of the run)."""
+    together = min(window.channels, -(-LONG // window.inner))
+    blocks = -(-window.channels // together)
+    wanted = min(-(-ITEMS // blocks), max(1, window.size // GRAIN // blocks))
+    outer_blocks = min(window.outer, wanted)
+    inner_blocks = max(1, min(wanted // outer_blocks, window.inner // LONG))
+    return blocks, outer_blocks, inner_blocks
+
+
+def by_rows(window: Window) -> bool:
+    """Whether a window is written row by row, rather than run by run."""
+    return window.rows and (window.inner < FEW or any(p.inner > 1 for p in window.picks.values()))
+
+
+def trained_while_cached(window: Window) -> bool:
+    """Whether the channels of one thread stay cached between the two passes of training."""
+    blocks, _, _ = plane_blocks(window)
+    share = window.size // blocks * (1 + len(window.flat)) * window.flat["x"].itemsize
+    return share <= CACHED and blocks >= SPREAD
+
+
+def pick_of_rows(window: Window, pack: int, omit: bool) -> Any:
+    """The pick as the kernels for rows take it (see `kernels/weights.py`)."""
+    row = window.channels * window.inner
+
+    def form(spread: Spread | None) -> Any:
+        if spread is None:
+            return None
+        forms = kernels("weights")
+        single, short = window.channels == 1, window.inner == 1
+        beside = (single or spread.channel == window.inner) and (short or spread.inner == 1)
+        if beside and (pack == 1 or spread.outer == row):
+            return forms.Dense(spread.flat, spread.outer, spread.channel)
+        if pack == 1 and (single or spread.channel == 0) and (short or spread.inner == 0):
+            return forms.Constant(spread.flat, spread.outer, 0)
+        return forms.Scattered(spread.flat, spread.outer, spread.channel, spread.inner)
+
+    return _pick(window, form, omit)
+
+
+def pick_of_planes(window: Window, omit: bool) -> Any:
+    """The pick as the kernels for planes take it."""
+
+    def form(spread: Spread | None) -> Any:
+        if spread is None:
+            return None
+        kind = kernels("weights").Dense if spread.inner == 1 else kernels("weights").Constant
+        return kind(spread.flat, spread.outer, spread.channel)
+
+    return _pick(window, form, omit)
+
+
+def _pick(window: Window, form: Any, omit: bool) -> Any:
+    if not window.picks and not omit:
+        return None
+    return form(window.picks.get("where")), form(window.picks.get("weights")), True if omit else None
+
+
+def activation(spec: tuple[Any, ...] | None) -> Any:
+    """The activation as the kernels take it, from (kind, numbers)."""
+    if spec is None:
+        return None
+    return getattr(kernels("activation"), spec[0])(*map(float, spec[1:]))
+
+
+def new_parts(parts: int, channels: int, higher: bool, extremes: bool) -> tuple[Any, ...]:
+    """Parts of nothing: (count, mean, M2, higher, extremes), as in `kernels/welford.join`."""
+    count, mean, m2 = np.zeros((3, parts, channels))
+    wide: NDArray | None = None
+    if extremes:
+        wide = np.zeros((3, parts, channels))
+        wide[0], wide[1] = np.inf, -np.inf
+    return count, mean, m2, np.zeros((2, parts, channels)) if higher else None, wide

@@ -1,0 +1,129 @@
+"""The way back on the CPU: the two verbs of the gradients, cut like those of `cpu.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..arrays import NDArray
+from ..layout import Layout, Window
+from . import cuts
+from .cuts import GRAIN, LONG, kernels
+from .scratch import Run, channel_numbers, groups_of, here, kept_of, scratch
+from .threads import parallel_for
+
+
+def grad_sums(layout: Layout, mean: NDArray, omit: bool = False, act: Any = None) -> NDArray:
+    """Sums over each channel of g, and of g * (x - mean), where g is "dy" behind the activation; (2, channels).
+
+    act: None, or (activation, scale, shift) of the forward pass, whose "residual" is among the arrays.
+    """
+    window = layout.window()
+    if window is not None:
+        return _grad_sums_of_window(window, mean, omit, act, parallel_for)
+    pieces, channels = layout.pieces(), channel_numbers(layout)
+    groups = groups_of(layout, len(pieces))
+    sums = np.zeros((groups, 2, layout.channels))
+
+    def work(lo: int, hi: int) -> None:
+        for g in range(lo, hi):
+            for box in pieces[len(pieces) * g // groups : len(pieces) * (g + 1) // groups]:
+                at = channels[kept_of(layout, box)].reshape(-1)
+                with scratch(layout, box) as part:
+                    sums[g][:, at] += _grad_sums_of_window(part, mean[at], omit, _some(act, at), here)
+
+    parallel_for(work, groups, small=layout.size <= GRAIN)
+    return np.asarray(sums.sum(axis=0))
+
+
+def grad_inputs(
+    layout: Layout,
+    mean: NDArray,
+    a: NDArray,
+    b: NDArray | None,
+    k: NDArray | None,
+    omit: bool = False,
+    act: Any = None,
+) -> None:
+    """Write ``a * g - p * (b + (x - mean) * k)`` into "dx", or into "dy" where there is none, and g into "dz"."""
+    window = layout.window()
+    if window is not None:
+        _grad_inputs_of_window(window, mean, a, b, k, omit=omit, act=act, run=parallel_for)
+        return
+    pieces, channels = layout.pieces(), channel_numbers(layout)
+    written = ("dx" if "dx" in layout.arrays else "dy", *(("dz",) if "dz" in layout.arrays else ()))
+
+    def work(lo: int, hi: int) -> None:
+        for box in pieces[lo:hi]:
+            at = channels[kept_of(layout, box)].reshape(-1)
+            with scratch(layout, box, written) as part:
+                _grad_inputs_of_window(
+                    part,
+                    *(None if p is None else p[at] for p in (mean, a, b, k)),
+                    omit=omit,
+                    act=_some(act, at),
+                    run=here,
+                )
+
+    parallel_for(work, len(pieces), small=layout.size <= GRAIN)
+
+
+def _grad_sums_of_window(window: Window, mean: NDArray, omit: bool, act: Any, run: Run) -> NDArray:
+    small = window.size <= GRAIN // 2
+    parameters = (mean, _compiled(act))
+    dy, x, other = window.of("dy"), window.of("x"), window.of("residual")
+    if window.rows:
+        pack, row_blocks, col_blocks = cuts.row_blocks(window)
+        sums = np.zeros((2, row_blocks, window.channels))
+        by_row = (*dy[:2], *x[:2], window.outer, window.channels, window.inner, pack, row_blocks, col_blocks)
+        pick, kernel = cuts.pick_of_rows(window, pack, omit), kernels("grad_rows").sums
+        run(lambda lo, hi: kernel(*by_row, lo, hi, pick, *parameters, *other[:2], sums), row_blocks * col_blocks, small)
+    else:
+        blocks, outer_blocks, inner_blocks = cuts.plane_blocks(window)
+        each = outer_blocks * inner_blocks
+        sums = np.zeros((2, each, window.channels))
+        by_plane = (*dy, *x, window.outer, window.channels, window.inner, blocks, outer_blocks, inner_blocks)
+        pick, kernel = cuts.pick_of_planes(window, omit), kernels("grad_planes").sums
+        run(lambda lo, hi: kernel(*by_plane, lo, hi, pick, *parameters, *other, sums), blocks * each, small)
+    return np.asarray(sums.sum(axis=1))
+
+
+def _grad_inputs_of_window(
+    window: Window, mean: Any, a: Any, b: Any, k: Any, *, omit: bool, act: Any, run: Run
+) -> None:
+    small = window.size <= GRAIN // 4
+    parameters = (mean, _compiled(act))
+    dy, x, dx, dz, other = (window.of(name) for name in ("dy", "x", "dx", "dz", "residual"))
+    if dx[0] is None:
+        dx = (None, *dy[1:])  # in place, dx has the strides of dy
+    if cuts.by_rows(window):
+        pack, row_blocks, col_blocks = cuts.row_blocks(window, LONG)
+        rows = (*dy[:2], *x[:2], *dx[:2], *dz[:2], window.outer, window.channels, window.inner)
+        cut = (pack, row_blocks, col_blocks)
+        pick, kernel, items = (
+            cuts.pick_of_rows(window, pack, omit),
+            kernels("grad_rows").inputs,
+            row_blocks * col_blocks,
+        )
+        run(
+            lambda lo, hi: kernel(*rows, *cut, items - hi, items - lo, pick, *parameters, *other[:2], a, b, k),
+            items,
+            small,
+        )
+        return
+    inner_blocks = max(1, window.inner // GRAIN)
+    planes = (*dy, *x, *dx, *dz, window.channels, window.inner, inner_blocks)
+    pick, kernel = cuts.pick_of_planes(window, omit), kernels("grad_planes").inputs
+    items = window.outer * window.channels * inner_blocks
+    run(lambda lo, hi: kernel(*planes, items - hi, items - lo, pick, *parameters, *other, a, b, k), items, small)
+
+
+def _compiled(act: Any) -> Any:
+    """(activation, scale, shift) with the activation as the kernels take it."""
+    return None if act is None else (cuts.activation(act[0]), *act[1:])
+
+
+def _some(act: Any, at: NDArray) -> Any:
+    """The parameters of an activation for some channels."""
+    return None if act is None else (act[0], act[1][at], None if act[2] is None else act[2][at])

@@ -1,0 +1,93 @@
+"""Which values count, and how much: `where`, `weights` and `nan_policy`, checked and spread over x without a copy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from . import checks
+from .arrays import NDArray, take
+
+POLICIES = ("propagate", "raise", "omit")
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """Views of x's shape by name, and whether NaN are left out."""
+
+    views: dict[str, NDArray] = field(default_factory=dict)
+    omit: bool = False
+    refuse: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.views) or self.omit
+
+
+EVERYTHING = Pick()
+
+
+def picked(x: NDArray, axes: tuple[int, ...], where: Any = None, weights: Any = None, nan_policy: Any = None) -> Pick:
+    """The pick that a caller asked for, over a checked x."""
+    policy = "propagate" if nan_policy is None else checks.choice(nan_policy, "nan_policy", POLICIES)
+    may_have_nan = x.dtype.kind not in "iub"
+    views = {}
+    if where is not None:
+        views["where"] = _where(where, x, axes)
+    if weights is not None:
+        views["weights"] = _weights(weights, x, axes)
+    return Pick(views, policy == "omit" and may_have_nan, policy == "raise" and may_have_nan)
+
+
+def refuse_nan(x: NDArray, axes: tuple[int, ...], mean: NDArray, pick: Pick) -> None:
+    """ValueError if a NaN counts; infinities of both signs make a mean NaN too, so channels are looked at."""
+    if not pick.refuse or not np.isnan(mean).any():
+        return
+    bad = np.zeros(mean.shape, bool)
+    order = (*axes, *(d for d in range(x.ndim) if d not in axes))
+    moved = x.transpose(order)
+    counted = [view.transpose(order) for view in pick.views.values()]
+    for c in zip(*np.nonzero(np.isnan(mean)), strict=True):
+        seen = np.isnan(moved[c].astype(np.float64))
+        for view in counted:
+            seen &= view[c] != 0
+        bad[c] = seen.any()
+    if bad.any():
+        raise ValueError(
+            f"`x` has NaN {checks.in_channels(bad)} and `nan_policy` is 'raise'; clean it, or choose nan_policy='omit'"
+        )
+
+
+def _where(value: Any, x: NDArray, axes: tuple[int, ...]) -> NDArray:
+    array, _ = take(value, "where")
+    if array.dtype != np.bool_:
+        raise TypeError(f"`where` has dtype {array.dtype}; expected booleans: try `where != 0`")
+    return _spread(array, "where", x, axes)
+
+
+def _weights(value: Any, x: NDArray, axes: tuple[int, ...]) -> NDArray:
+    array, _ = take(value, "weights")
+    if not checks.is_real(array.dtype):
+        raise TypeError(f"`weights` has dtype {array.dtype}; expected real numbers, 0 or more")
+    if array.size and not (array.min() >= 0 and array.max() < np.inf):
+        raise ValueError("`weights` holds a negative, infinite or NaN weight; expected finite numbers, 0 or more")
+    return _spread(array, "weights", x, axes)
+
+
+def _spread(array: NDArray, name: str, x: NDArray, axes: tuple[int, ...]) -> NDArray:
+    """A view of x's shape, by the rules of `numbabn.moments`."""
+    reduced = [d for d in range(x.ndim) if d not in axes]
+    if array.ndim < x.ndim and array.ndim > 0:
+        if array.shape == tuple(x.shape[d] for d in reduced):
+            array = np.expand_dims(array, axes)
+        elif array.ndim == 1 and reduced and array.shape[0] == x.shape[reduced[0]]:
+            array = np.expand_dims(array, tuple(d for d in range(x.ndim) if d != reduced[0]))
+    try:
+        return np.broadcast_to(array, x.shape)
+    except ValueError:
+        raise ValueError(
+            f"`{name}` has shape {array.shape}, which does not broadcast to the shape {x.shape} of `x`; give one value "
+            f"for each sample {tuple(x.shape[d] for d in reduced[:1])}, for each position "
+            f"{tuple(x.shape[d] for d in reduced)}, or for each value"
+        ) from None
