@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 import warnings
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from . import arithmetic, averages, backends, checks, functional, state, statedict
+from . import averages, backends, checks, flavours, options, state, statedict, verbs
+from . import training as training_
 from .arrays import NDArray
 from .averages import Running
-from .options import UNSET, Options
+from .backward import batch_norm_backward, grouped_backward
+from .convert import Conversions
+from .described import Described
+from .flavours import UNSET
+from .ghost import Groups
+from .options import Options
+from .picks import picked, refuse_nan
+from .renorm import Renorm
 from .statistics import Moments, brief
+from .training import Adjustment, Given
 
 
-class BatchNorm:
+class BatchNorm(Described, Conversions):
     """Batch normalization with running averages that inference never changes.
 
     Parameters
@@ -27,11 +37,23 @@ class BatchNorm:
         How many channels; for several channel axes, the size of each, in the order of the axes of x.
     axis : int or tuple of int, default -1
         The channel axes of x; all others are reduced.
-    momentum : float from 0 to 1, or None, default 0.1
-        Weight of the new batch in the running averages, in PyTorch's sense. None: the cumulative
-        average, in which all values ever seen weigh the same.
-    decay : float from 0 to 1, optional
+    flavour : str, optional
+        Work as another system does: "tf_contrib", "tf_contrib_fused", "keras", "torch", "flax", "haiku", "onnx",
+        "sklearn", "gymnasium" or "sb3". It changes the defaults of the other options to those of its row
+        in `numbabn.flavours`; the ones below are numbabn's own. Options that are given stand.
+    momentum : float from 0 to 1, sequence of them, callable, or None, default 0.1
+        Weight of the new batch in the running averages, in PyTorch's sense. A sequence has one for each
+        batch, and its last is for all later ones; a callable is given `num_batches`, before the
+        batch, and returns one. None: the cumulative average, in which all values ever seen weigh the same.
+    decay : as momentum, optional
         Weight of the old average, in TensorFlow's sense: ``1 - momentum``. Give one of the two.
+    average : str, optional
+        How batches are averaged: "exponential", "debiased", "mixture" and "debiased-mixture" weigh them
+        by `momentum`; "cumulative" weighs all values the same, "equal" all batches, "window" those
+        of the last batches. By default "exponential", or "cumulative" with ``momentum=None``. The
+        formulas are in `numbabn.averages`.
+    window : int, optional
+        With "window": how many batches it spans.
     eps : float, default 1e-5
         Added to the variance before its square root is taken.
     ddof : float, default 0
@@ -45,6 +67,31 @@ class BatchNorm:
         are left alone, a RuntimeWarning names these channels, and their outputs are what IEEE arithmetic
         makes them. "raise": ValueError names them before anything is written. "propagate": the
         averages take it, as in the frameworks.
+    single : {"beta", "raise"}, default "beta"
+        What a training batch with one value per channel does. "beta": its variance is 0, so it gives
+        beta. "raise": ValueError before anything is written, as in PyTorch.
+    constant : {"normalize", "center"}, default "normalize"
+        What happens to a channel whose variance is within the rounding of computing it. "normalize":
+        nothing special, it is divided by ``sqrt(var + eps)``. "center": it is not divided, as in scikit-learn.
+    normalize_by : {"batch", "running"}, default "batch"
+        What a training call normalizes by: the statistics of the batch, or the running averages
+        that have just taken it in, as scikit-learn and the wrappers of reinforcement learning do.
+    prior : (count, mean, var), default (0, 0, 1)
+        The running averages before the first batch, the same for all channels; a cumulative average
+        can count them as so many values, a fraction perhaps.
+    nan_policy : {"propagate", "raise", "omit"}, default "propagate"
+        What a NaN in a training batch does, as for `numbabn.moments`; `nonfinite` is for what is left then. A channel
+        in which nothing counts keeps its state.
+    activation : str, or tuple of str and numbers, optional
+        Follows the normalization in the same pass, as for `numbabn.normalize`.
+    renorm : Renorm, optional
+        Batch renormalization: pulls training outputs towards what inference would give.
+    ghost : int, or (int, {"consecutive", "interleaved"}), optional
+        Normalize groups of so many samples apart, in training. Samples lie along the first axis that is
+        reduced; the last groups are smaller where the number does not divide the batch.
+    adjustment : callable, optional
+        ``adjustment(x.shape)`` gives (scale, bias), one number for each channel or for all: in training the output
+        is ``(x_hat * scale + bias) * gamma + beta``. It is code, which no file holds.
     backend : {"auto", "cpu", "cuda"}, optional
         Where to compute, instead of the choice in force at each call.
 
@@ -81,58 +128,64 @@ class BatchNorm:
         self,
         channels: int | tuple[int, ...],
         *,
-        axis: int | tuple[int, ...] = -1,
-        momentum: float | None = UNSET,
-        decay: float | None = None,
-        eps: float = 1e-5,
-        ddof: float = 0,
-        gamma: Any = None,
-        beta: Any = None,
-        nonfinite: str = "skip",
+        axis: int | tuple[int, ...] = UNSET,
+        flavour: str | None = None,
+        momentum: float | Sequence[float] | Callable[[int], float] | None = UNSET,
+        decay: float | Sequence[float] | Callable[[int], float] | None = None,
+        average: str | None = None,
+        window: int | None = None,
+        eps: float = UNSET,
+        ddof: float = UNSET,
+        gamma: Any = UNSET,
+        beta: Any = UNSET,
+        nonfinite: str = UNSET,
+        single: str = UNSET,
+        constant: str = UNSET,
+        normalize_by: str = UNSET,
+        prior: tuple[float, float, float] = UNSET,
+        nan_policy: str = UNSET,
+        activation: Any = UNSET,
+        renorm: Renorm | None = None,
+        ghost: int | tuple[int, str] | None = None,
+        adjustment: Adjustment | None = None,
         backend: str | None = None,
     ) -> None:
-        self._options = Options.checked(channels, axis, momentum, decay, eps, ddof, nonfinite, backend)
-        self._gamma = self._parameter(gamma, "gamma")
-        self._beta = self._parameter(beta, "beta")
-        self._running = self._nothing()
-        self._lock = threading.Lock()
+        self._options = Options.checked(
+            channels,
+            flavour=flavour,
+            momentum=momentum,
+            decay=decay,
+            average=average,
+            window=window,
+            backend=backend,
+            axis=axis,
+            eps=eps,
+            ddof=ddof,
+            nonfinite=nonfinite,
+            single=single,
+            constant=constant,
+            normalize_by=normalize_by,
+            prior=prior,
+            nan_policy=nan_policy,
+            activation=activation,
+            renorm=renorm,
+            ghost=ghost,
+        )
+        if adjustment is not None and (not callable(adjustment) or self._options.ghost is not None):
+            raise (TypeError if not callable(adjustment) else ValueError)(
+                f"`adjustment` is {adjustment!r}; expected a function of the shape of x, and no ghost batches beside it"
+            )
+        if adjustment is not None:
+            self._options.need_the_batch("adjustment", adjustment)
+        self._adjustment = adjustment
+        self._step: training_.Step | None = None
+        row = flavours.named(flavour)
+        self._gamma = self._parameter((1.0 if row.gamma else None) if gamma is UNSET else gamma, "gamma")
+        self._beta = self._parameter((0.0 if row.beta else None) if beta is UNSET else beta, "beta")
+        self._running = self._options.nothing()
+        self._lock = threading.RLock()  # a schedule is the caller's code, and may call back
 
     # What it is ------------------------------------------------------------------------------------
-
-    @property
-    def channels(self) -> tuple[int, ...]:
-        """Shape of the channels."""
-        return self._options.channels
-
-    @property
-    def axis(self) -> int | tuple[int, ...]:
-        """The channel axes of x."""
-        return self._options.axis
-
-    @property
-    def momentum(self) -> float | None:
-        """Weight of the new batch; None for the cumulative average."""
-        return self._options.momentum
-
-    @property
-    def decay(self) -> float | None:
-        """Weight of the old average; None for the cumulative average."""
-        return None if self.momentum is None else 1 - self.momentum
-
-    @property
-    def eps(self) -> float:
-        """What is added to the variance."""
-        return self._options.eps
-
-    @property
-    def ddof(self) -> float:
-        """What the divisor of the stored variance is less than the count."""
-        return self._options.ddof
-
-    @property
-    def nonfinite(self) -> str:
-        """What a training batch with NaN or infinity does."""
-        return self._options.nonfinite
 
     @property
     def running_mean(self) -> NDArray:
@@ -174,7 +227,16 @@ class BatchNorm:
 
     # What it does ----------------------------------------------------------------------------------
 
-    def __call__(self, x: Any, training: Any = False, *, out: Any = None) -> Any:
+    def __call__(
+        self,
+        x: Any,
+        training: Any = False,
+        *,
+        where: Any = None,
+        weights: Any = None,
+        residual: Any = None,
+        out: Any = None,
+    ) -> Any:
         """Normalize x: by its own statistics in training, by the running averages in inference.
 
         Parameters
@@ -184,6 +246,10 @@ class BatchNorm:
         training : bool or 0-d boolean array, default False
             Decided at each call. True: normalize by the batch, then update the running averages.
             False: never changes a bit of the state.
+        where, weights : array_like, optional
+            Which values count in the statistics of a training batch, and how much, as for `numbabn.moments`.
+        residual : array_like, shape of x, optional
+            Added before the activation, in the same pass.
         out : array, shape of x, optional
             As for `numbabn.normalize`.
 
@@ -201,78 +267,161 @@ class BatchNorm:
         engine = backends.select(self._options.backend)
         array, back = checks.data(x)
         axes = self._options.axes_of(array)
-        running, gamma, beta = self._running, self._gamma, self._beta
-        y, result = functional.destination(out, array, back)
+        pick = picked(array, axes, where, weights, self.nan_policy)
+        other = verbs.residual_of(residual, array)
+        running = self._running
+        given = Given(array, axes, pick, other, self._gamma, self._beta)
+        y, result = verbs.destination(out, array, back, others={"residual": other, **pick.views})
         if not training:
-            scale = arithmetic.inverse_std(running.var, 1.0 if gamma is None else gamma, self.eps)
-            functional.apply(engine, array, y, axes, running.mean, scale, beta)
+            scale = self._options.scale(running.mean, running.var, running.count, given.gamma)
+            verbs.apply(engine, array, y, axes, running.mean, scale, given.beta, self.activation, other)
             return result()
-        weight = np.ones(self.channels) if gamma is None else gamma
-        if self.nonfinite == "raise" and out is not None:
-            # A second read, so that `out` is written only once the batch is known to be sound.
-            batch = functional.measured(engine, array, axes)
-            self._refuse(batch)
-            scale = arithmetic.inverse_std(_biased(batch), weight, self.eps)
-            functional.apply(engine, array, y, axes, batch.mean, scale, beta)
-        else:
-            batch = functional.trained(engine, array, y, axes, weight, beta, self.eps)
-        self._learn(batch)
+        step = self._trained(engine, given, y, out is not None)
+        if step is not None:
+            arrays = training_.remembered(x=x, where=where, weights=weights, residual=residual)
+            self._step = replace(step, overwritten=checks.same_memory(array, y), arrays=arrays)
         return result()
 
-    def update(self, x: Any) -> Moments:
+    def update(self, x: Any, *, where: Any = None, weights: Any = None) -> Moments:
         """Update the running averages by x, without normalizing it.
 
         Parameters
         ----------
-        x : array_like
+        x, where, weights : array_like
             As for `numbabn.moments`.
 
         Returns
         -------
         Moments
-            The statistics of x.
+            The statistics that the running averages took: those of x, or with ghost batches the mean of theirs
+            where the average does not keep the variance between batches.
         """
         engine = backends.select(self._options.backend)
         array, _ = checks.data(x)
-        batch = functional.measured(engine, array, self._options.axes_of(array))
+        axes = self._options.axes_of(array)
+        pick = picked(array, axes, where, weights, self.nan_policy)
+        batch = training_.measured(self._options, engine, Given(array, axes, pick, None, None, None))
         self._learn(batch)
         return batch
 
-    def merge(self, other: BatchNorm) -> BatchNorm:
-        """Take in what `other` has learned, as if its values had been seen here; returns self.
+    def backward(
+        self,
+        dy: Any,
+        x: Any = None,
+        *,
+        training: Any = True,
+        where: Any = None,
+        weights: Any = None,
+        residual: Any = None,
+        out: Any = None,
+    ) -> tuple[Any, ...]:
+        """Gradients of x, gamma and beta, given the gradient of the output.
 
-        Cumulative averages merge exactly, in any order. Exponential ones are pooled, each weighed
-        by the values it has seen (see `numbabn.averages.pooled`). gamma, beta and the options stay
-        those of self.
+        Parameters
+        ----------
+        dy : array_like, shape of x
+            Gradient of a loss with respect to the output.
+        x, where, weights, residual : array_like, optional
+            Those of the last training call. They are not kept alive: give again what has been freed or overwritten
+            since. With ``training=False`` x is needed.
+        training : bool or 0-d boolean array, default True
+            True: the way back through the last training call. False: through inference, by the running averages.
+        out : array, shape of x, optional
+            Where to write dx, as for `numbabn.batch_norm_backward`.
+
+        Returns
+        -------
+        dx, dgamma, dbeta : array
+            As for `numbabn.batch_norm_backward`; and a fourth, the gradient of the residual, where there was one.
 
         Raises
         ------
         ValueError
-            If the channels, the kind of average or ddof differ.
+            If there was no training call, or what it was given is gone.
+
+        Examples
+        --------
+        >>> import numpy as np, numbabn
+        >>> bn, x = numbabn.BatchNorm(1, gamma=2, eps=0), np.array([[1.0], [2.0], [6.0]])
+        >>> y = bn(x, training=True)
+        >>> dx, dgamma, dbeta = bn.backward(np.ones((3, 1)))
+        >>> bool(abs(dx).max() < 1e-15), dbeta
+        (True, array([3.]))
+        """
+        how: dict[str, Any] = {"eps": self.eps, "axis": self.axis, "activation": self.activation, "out": out}
+        how["backend"] = self._options.backend
+        if not checks.flag(training, "training"):
+            if x is None:
+                raise ValueError(
+                    "`x` is missing; the way back through inference needs it: backward(dy, x, training=False)"
+                )
+            if self.constant != "normalize":
+                raise ValueError("constant='center' has no gradient here; give the statistics to `batch_norm_backward`")
+            running = self._running
+            known = (running.mean, running.var)
+            return batch_norm_backward(dy, x, known, self._gamma, self._beta, training=False, residual=residual, **how)
+        step = self._step
+        if step is None:
+            raise ValueError(
+                "there was no training call that normalized by its batch; call it with training=True first"
+            )
+        x, where = step.array("x", x), step.array("where", where)
+        weights, residual = step.array("weights", weights), step.array("residual", residual)
+        groups, m = step.statistics[0]
+        if groups is None:
+            how |= {"where": where, "weights": weights, "nan_policy": self._picking}
+            return batch_norm_backward(
+                dy, x, m, step.gamma, step.beta, renorm=(step.r, step.d), residual=residual, **how
+            )
+        return grouped_backward(
+            dy, x, step.statistics, step.gamma, step.beta, where=where, weights=weights, nan_policy=self._picking,
+            residual=residual, **how,
+        )  # fmt: skip
+
+    def merge(self, other: BatchNorm) -> BatchNorm:
+        """Take in what `other` has learned, as if its values had been seen here; returns self.
+
+        Cumulative averages merge exactly, in any order, and so do averages of equal batches. Exponential
+        ones are pooled, each weighed by the values it has seen (see `numbabn.averages.pooled`). gamma,
+        beta and the options stay those of self.
+
+        Raises
+        ------
+        ValueError
+            If the channels, the kind of average, ddof or the prior differ; or for windows, as nobody can tell
+            which batches are the last of both.
         """
         if not isinstance(other, BatchNorm):
             raise TypeError(f"`other` is {type(other).__name__}; expected a BatchNorm")
         for what, mine, its in (
             ("channels", self.channels, other.channels),
-            ("average", self._options.average, other._options.average),
+            ("average", self.average, other.average),
             ("ddof", self.ddof, other.ddof),
+            ("prior", self.prior, other.prior),
         ):
             if mine != its:
                 raise ValueError(f"`other` has {what} {its} but this BatchNorm has {mine}; merge two of the same")
-        theirs = other._running
+        together = averages.RULES[self.average].merge
+        if together is None:
+            raise ValueError(
+                f"averages of kind {self.average!r} cannot be merged, as nobody can tell which batches are the last "
+                "of both; merge the moments that `update` returns (a + b), or use average='cumulative'"
+            )
+        theirs = averages.without_prior(other._running, self.prior)
         with self._lock:
-            self._running = averages.pooled(self._running, theirs, self.ddof)
+            self._running = together(self._running, theirs, self.ddof)
         return self
 
     def reset(self) -> None:
         """Forget every batch; gamma, beta and the options stay."""
         with self._lock:
-            self._running = self._nothing()
+            self._running = self._options.nothing()
 
-    def copy(self) -> BatchNorm:
-        """An independent BatchNorm of the same state."""
-        twin = BatchNorm(gamma=self._gamma, beta=self._beta, **asdict(self._options))
-        twin._running = self._running
+    def copy(self, *, eps: float | None = None) -> BatchNorm:
+        """An independent BatchNorm of the same state, with another eps where one is given."""
+        twin = copy.copy(self)
+        if eps is not None:
+            twin._options = replace(twin._options, eps=checks.epsilon(eps))
         return twin
 
     # Where it is kept ------------------------------------------------------------------------------
@@ -283,8 +432,8 @@ class BatchNorm:
         Returns
         -------
         dict
-            running_mean, running_var, count and num_batches; m2 of a cumulative average; gamma and
-            beta where there are any.
+            running_mean, running_var, count and num_batches; what else the average needs to go on (m2 of
+            a cumulative one, for example); gamma and beta where there are any.
         """
         running = self._running
         d: dict[str, Any] = {"num_batches": running.batches}
@@ -306,6 +455,8 @@ class BatchNorm:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to `path`: .npz without pickle, written atomically (see `numbabn.state`).
 
+        A momentum that is a function is code, which no file holds: `load` has to be given it again.
+
         Examples
         --------
         >>> import numbabn, tempfile, os
@@ -315,28 +466,36 @@ class BatchNorm:
         ...     numbabn.BatchNorm.load(os.path.join(d, "bn.npz")) == bn
         True
         """
-        running = self._running
-        config = asdict(self._options) | {"num_batches": running.batches}
-        state.save(path, "batchnorm", config, statedict.arrays(running, self._gamma, self._beta))
+        state.save(path, "batchnorm", *statedict.saved(self._options, self._running, self._gamma, self._beta))
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> BatchNorm:
+    def load(cls, path: str | os.PathLike[str], *, momentum: Any = UNSET, decay: Any = None) -> BatchNorm:
         """The BatchNorm that `save` wrote to `path`.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file.
+        momentum, decay : callable or other schedule, optional
+            Where momentum or decay was a function: that function, and else neither.
 
         Raises
         ------
         StateError
-            If the file is anything else: truncated, altered, of a later version, not ours.
+            If the file is anything else: truncated, altered, of a later version, not ours; or if it
+            needs a momentum and none is given, or the other way round.
         OSError
             If it cannot be opened.
         """
+        given = options.weight(momentum, decay)
         config, arrays = state.load(path, "batchnorm")
         try:
-            batches = config.pop("num_batches")
-            # JSON has lists where there were tuples.
-            options: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in config.items()}
-            bn = cls(**options)
-            bn.load_state_dict(arrays | {"num_batches": batches})
+            how, learned = statedict.restored(config, arrays, given)
+            flavour = how.pop("flavour", None)  # all options are there, so it changes nothing but its own name
+            bn = cls(**how)
+            flavours.named(flavour)
+            bn._options = replace(bn._options, flavour=flavour)
+            bn.load_state_dict(learned)
         except (KeyError, TypeError, ValueError) as error:
             raise state.StateError(f"{os.fspath(path)!r} holds a BatchNorm that makes no sense: {error}") from error
         return bn
@@ -355,14 +514,14 @@ class BatchNorm:
     __hash__ = None  # type: ignore[assignment]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_lock"}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_step")}
 
     def __setstate__(self, d: dict[str, Any]) -> None:
         self.__dict__.update(d)
         self._gamma, self._beta = (
             self._parameter(p, name) for name, p in (("gamma", d["_gamma"]), ("beta", d["_beta"]))
         )
-        self._lock = threading.Lock()
+        self._lock, self._step = threading.RLock(), None
 
     def __repr__(self) -> str:
         channels = self.channels[0] if len(self.channels) == 1 else self.channels
@@ -375,52 +534,94 @@ class BatchNorm:
                 f"{running.batches:,} batch{'es' * (running.batches != 1)}, {seen} values per channel, "
                 f"mean {brief(running.mean)}, std {brief(np.sqrt(running.var))}"
             )
-        momentum = "None" if self.momentum is None else f"{self.momentum:g}"
-        return f"<BatchNorm({channels}, axis={self.axis}, momentum={momentum}, eps={self.eps:g}): {learned}>"
+        average = self._options.average_in_words()
+        return f"<BatchNorm({channels}, axis={self.axis}, {average}, eps={self.eps:g}): {learned}>"
 
     # How -------------------------------------------------------------------------------------------
-
-    def _nothing(self) -> Running:
-        return averages.start(self.channels, self.momentum is None)
 
     def _parameter(self, value: Any, name: str) -> NDArray | None:
         return None if value is None else self._options.parameter(value, name)
 
-    def _learn(self, batch: Moments) -> None:
-        """Update the running averages, by the policy for values that are not finite."""
-        if batch.count == 0:
-            return
-        usable = np.full(self.channels, True)
-        bad = _nonfinite(batch)
-        if bad.any():
-            if self.nonfinite == "raise":
-                self._refuse(batch)
-            if self.nonfinite == "skip":
-                usable &= ~bad
-                warnings.warn(
-                    f"the batch has NaN or infinity {checks.in_channels(bad)}; their running averages are left alone",
-                    RuntimeWarning,
-                    stacklevel=3,
-                )
-        with self._lock, np.errstate(invalid="ignore", over="ignore"):
-            old = self._running
-            if self.momentum is None:
-                new = averages.cumulative(old, batch, self.ddof)
+    @property
+    def _picking(self) -> str:
+        """The policy for NaN on the way back, where there is nothing to refuse any more."""
+        return "omit" if self.nan_policy == "omit" else "propagate"
+
+    def _trained(self, engine: backends.Backend, given: Given, y: NDArray, into: bool) -> training_.Step | None:
+        """Write the output of a training call and learn from it; what the way back needs, if there is one."""
+        o, planned = self._options, self._planned()  # may refuse, and nothing is written yet
+        careful = into and ("raise" in (self.nonfinite, self.single) or given.pick.refuse)
+        in_two_steps = o.in_two_steps or o.renorm is not None or self._adjustment is not None
+        if in_two_steps or careful:
+            # A second read, so that `out` is written only once the batch is known to be sound.
+            batch = training_.measured(o, engine, given)
+            training_.refuse(self._options, batch)
+        r: Any = 1.0
+        d: Any = 0.0
+        if o.in_two_steps:
+            by = (batch.mean, training_.biased(batch), batch.count)
+            if self.normalize_by == "running":
+                known = self._learned(batch, planned)
+                by = (known.mean, known.var, known.count)
+            scale = o.scale(*by, given.gamma)
+            verbs.apply(engine, given.x, y, given.axes, by[0], scale, given.beta, o.activation, given.residual)
+            self._learn(batch, planned)
+            return None
+        statistics: list[tuple[Groups | None, Moments]]
+        if o.ghost is not None and given.x.size:
+            batch, statistics = training_.in_groups(o, engine, given, y)
+        else:
+            if in_two_steps or careful:
+                r, d = training_.corrected(o, engine, given, y, batch, self._running, self._adjustment)
             else:
-                new = averages.exponential(old, batch, self.momentum, self.ddof)
-            self._running = averages.where(usable, new, old)
+                gamma = np.ones(self.channels) if given.gamma is None else given.gamma
+                batch = verbs.trained(
+                    engine,
+                    given.x,
+                    y,
+                    given.axes,
+                    gamma,
+                    given.beta,
+                    self.eps,
+                    given.pick,
+                    o.activation,
+                    given.residual,
+                )
+                refuse_nan(given.x, given.axes, batch.mean, given.pick)
+            statistics = [(None, batch)]
+        self._learn(batch, planned)
+        return training_.Step(statistics, r, d, given.gamma, given.beta, False, {})
 
-    def _refuse(self, batch: Moments) -> None:
-        bad = _nonfinite(batch)
-        if bad.any():
-            raise ValueError(
-                f"the batch has NaN or infinity {checks.in_channels(bad)}; clean it, or choose nonfinite='skip'"
+    def _planned(self) -> tuple[int, float]:
+        """How many batches came before the next one, and its weight."""
+        batches = self._running.batches
+        return batches, self._options.factor(batches)
+
+    def _learn(self, batch: Moments, planned: tuple[int, float] | None = None) -> None:
+        """Update the running averages, by the policies for values that are not finite and for single ones."""
+        training_.refuse(self._options, batch)
+        bad = training_.nonfinite(batch)
+        if bad.any() and self.nonfinite == "skip":
+            warnings.warn(
+                f"the batch has NaN or infinity {checks.in_channels(bad)}; their running averages are left alone",
+                RuntimeWarning,
+                stacklevel=3 + (planned is not None),  # a training call is one step further away
             )
+        with self._lock:
+            self._running = self._learned(batch, planned)
 
-
-def _nonfinite(batch: Moments) -> NDArray:
-    return np.asarray(~(np.isfinite(batch.mean) & np.isfinite(batch.m2)))
-
-
-def _biased(batch: Moments) -> NDArray:
-    return np.asarray(batch.m2 / max(batch.count, 1.0))
+    def _learned(self, batch: Moments, planned: tuple[int, float] | None) -> Running:
+        """What is known after a batch, where this is the next one."""
+        usable = np.broadcast_to(np.asarray(batch.count) > 0, self.channels)
+        if self.nonfinite == "skip":
+            usable = usable & ~training_.nonfinite(batch)
+        with self._lock, np.errstate(invalid="ignore", over="ignore"):
+            if not usable.any():
+                return self._running
+            if planned is None or planned[0] != self._running.batches:  # another thread has learned meanwhile
+                planned = self._planned()
+            old = self._running  # after the schedule, which may have called back
+            new = averages.RULES[self.average].learn(old, batch, planned[1], self.ddof)
+            if self.renorm is not None:
+                new = self.renorm.learn(new, old, batch, self.eps)
+            return averages.where(usable, new, old)

@@ -64,15 +64,7 @@ def merged(paths: Sequence[Path], eps: float | None) -> BatchNorm:
             raise ValueError(f"{str(path)!r} is given twice, and its data would count twice; give it once")
     parts = [BatchNorm.load(path) for path in paths]
     first = parts[0]
-    whole = BatchNorm(
-        first.channels,
-        axis=first.axis,
-        momentum=first.momentum,
-        eps=first.eps if eps is None else eps,
-        ddof=first.ddof,
-        nonfinite=first.nonfinite,
-    )
-    whole.load_state_dict(first.state_dict())
+    whole = first.copy(eps=eps)
     for path, part in zip(paths[1:], parts[1:], strict=True):
         files = f"{str(paths[0])!r} and {str(path)!r}"
         if axis_text(first.axis) != axis_text(part.axis):
