@@ -21,3 +21,7 @@ def threads() -> Iterator[int]:
     """Several threads, however few cores there are."""
     with numbabn.num_threads(3):
         yield 3
+
+
+# These run the systems that they record, which nothing here installs.
+collect_ignore_glob = ["record_*.py"]

@@ -21,7 +21,24 @@ RULES: tuple[dict[str, Any], ...] = (
     {"momentum": 1},
     {"momentum": 0},
     {"momentum": None},
+    {"average": "cumulative"},
+    {"momentum": (0.5, 0.25, 0.1)},
+    {"average": "debiased"},
+    {"average": "debiased", "momentum": 1},
+    {"average": "debiased", "momentum": 0},
+    {"average": "debiased", "momentum": (0.0, 0.5, 0.0, 0.2)},
+    {"average": "mixture", "momentum": 0.3},
+    {"average": "mixture", "momentum": (1.0, 0.5)},
+    {"average": "debiased-mixture"},
+    {"average": "debiased-mixture", "momentum": (0.9, 0.3, 0.01)},
+    {"average": "equal"},
+    {"average": "window", "window": 1},
+    {"average": "window", "window": 4},
 )
+
+
+def momentum_of(batches: int) -> float:
+    return 1 / (batches + 2)
 
 
 def batch(n: int = 40, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -40,8 +57,12 @@ def assert_like(bn: BatchNorm, model: Model) -> None:
     np.testing.assert_allclose(bn.running_var, model.var, rtol=1e-11)
 
 
-def momentum_of(rule: dict[str, Any]) -> float | None:
-    return 1 - rule["decay"] if "decay" in rule else rule.get("momentum", 0.1)
+def model_of(rule: dict[str, Any], **more: Any) -> Model:
+    """A model of the same rule; it knows momentum alone."""
+    given = dict(rule)
+    if "decay" in given:
+        given["momentum"] = 1 - given.pop("decay")
+    return Model(3, **given, **more)
 
 
 @pytest.mark.parametrize("ddof", [0, 1])
@@ -49,7 +70,7 @@ def momentum_of(rule: dict[str, Any]) -> float | None:
 def test_many_batches_follow_the_model(rule: dict[str, Any], ddof: int) -> None:
     gamma, beta = np.array([1.0, -2.0, 0.5]), np.array([0.0, 1.0, -1.0])
     bn = BatchNorm(3, gamma=gamma, beta=beta, ddof=ddof, eps=1e-3, **rule)
-    model = Model(3, momentum_of(rule), ddof, gamma, beta, 1e-3)
+    model = model_of(rule, ddof=ddof, gamma=gamma, beta=beta, eps=1e-3)
     assert_like(bn, model)
     for seed, n in enumerate((40, 1, 7, 1000, 2)):
         x = batch(n, seed=seed)
@@ -81,6 +102,9 @@ def test_attributes() -> None:
     bn = BatchNorm(2, decay=0.75, eps=0.5, ddof=1, gamma=2, nonfinite="raise")
     assert (bn.momentum, bn.decay, bn.eps, bn.ddof, bn.axis, bn.nonfinite) == (0.25, 0.75, 0.5, 1, -1, "raise")
     assert BatchNorm(2, momentum=None).decay is None
+    assert (bn.average, bn.window, BatchNorm(2, momentum=None).average) == ("exponential", None, "cumulative")
+    assert (BatchNorm(2, average="window", window=5).window, BatchNorm(2, average="equal").momentum) == (5, None)
+    assert BatchNorm(2, momentum=[0.5, 0.25]).decay == (0.5, 0.75)
     assert np.array_equal(bn.gamma, [2, 2])
     assert bn.beta is None
     bn.beta, bn.gamma = [1, 2], None
@@ -128,6 +152,26 @@ BAD_OPTIONS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "momentum-nan": ({"momentum": np.nan}, ValueError, "`momentum` is nan"),
     "momentum-text": ({"momentum": "0.1"}, TypeError, "`momentum` is '0.1'"),
     "decay-low": ({"decay": -0.1}, ValueError, "`decay` is -0.1"),
+    "momentum-empty": ({"momentum": []}, ValueError, "`momentum` is empty"),
+    "momentum-second": ({"momentum": [0.1, 2]}, ValueError, r"`momentum\[1\]` is 2.0"),
+    "momentum-table": ({"momentum": np.ones((2, 2))}, TypeError, r"`momentum\[0\]` is array"),
+    "momentum-set": ({"momentum": {0.1}}, TypeError, "`momentum` is {0.1}"),
+    "decay-third": ({"decay": (0.1, 0.2, "x")}, TypeError, r"`decay\[2\]` is 'x'"),
+    "average": ({"average": "ema"}, ValueError, "`average` is 'ema'; expected one of 'exponential', 'cumulative'"),
+    "average-type": ({"average": 1}, TypeError, "`average` is 1"),
+    "average-momentum": ({"average": "equal", "momentum": 0.1}, ValueError, "`momentum`.* is 0.1, but average='equal'"),
+    "average-decay": ({"average": "cumulative", "decay": 0.75}, ValueError, "is 0.25, but average='cumulative'"),
+    "average-none": (
+        {"average": "debiased", "momentum": None},
+        ValueError,
+        "`momentum` is None, but average='debiased'",
+    ),
+    "window-alone": ({"window": 3}, ValueError, "`window` is 3, but average='exponential' would ignore it"),
+    "window-missing": ({"average": "window"}, ValueError, "give window=100, for example"),
+    "window-zero": ({"average": "window", "window": 0}, ValueError, "`window` is 0; expected 1 batch or more"),
+    "window-float": ({"average": "window", "window": 2.5}, TypeError, "`window` is 2.5"),
+    "window-several": ({"average": "window", "window": (2,)}, TypeError, r"`window` is \(2,\); expected an int"),
+    "window-bool": ({"average": "window", "window": True}, TypeError, "`window` is True"),
     "eps": ({"eps": -1}, ValueError, "`eps` is -1"),
     "ddof": ({"ddof": 2}, ValueError, "`ddof` is 2"),
     "ddof-text": ({"ddof": "1"}, TypeError, "`ddof` is '1'"),
@@ -178,6 +222,17 @@ def test_repr_tells_count_and_summary() -> None:
         bn.update([[1.0, np.nan]])
     assert "2 to 3 values per channel" in repr(bn)
     assert "BatchNorm((2, 3), axis=(0, 1)" in repr(BatchNorm((2, 3), axis=(0, 1)))
+    for given, words in (
+        ({"momentum": None}, "momentum=None"),
+        ({"average": "debiased"}, "average='debiased', momentum=0.1"),
+        ({"average": "equal"}, "average='equal', eps"),
+        ({"average": "window", "window": 7}, "average='window', window=7"),
+        ({"momentum": (0.5, 0.25)}, "momentum=(0.5, 0.25)"),
+        ({"momentum": [1 / (k + 1) for k in range(20)]}, "momentum=(1, 0.5, ..., 0.05)"),
+        ({"momentum": momentum_of}, "momentum=momentum_of"),
+        ({"decay": momentum_of}, "momentum=1 - momentum_of"),
+    ):
+        assert words in repr(BatchNorm(2, **given))
 
 
 @pytest.mark.parametrize("channels", [3, 0])

@@ -68,7 +68,7 @@ def test_bad_state_dict(name: str) -> None:
     before = bits(bn)
     with pytest.raises(error, match=sentence):
         bn.load_state_dict(bn.state_dict() | given)
-    with pytest.raises(ValueError, match="the state lacks m2, running_mean"):
+    with pytest.raises(ValueError, match=r"the state lacks m2, running_mean; .* for average='cumulative'"):
         bn.load_state_dict({k: v for k, v in bn.state_dict().items() if k not in ("m2", "running_mean")})
     assert bits(bn) == before
 
@@ -78,6 +78,7 @@ def test_merge_refuses() -> None:
     for other, sentence in (
         (BatchNorm(4), r"channels \(4,\)"),
         (BatchNorm(3, momentum=None), "cumulative"),
+        (BatchNorm(3, average="debiased"), "average debiased but this BatchNorm has exponential"),
         (BatchNorm(3, ddof=1), "ddof 1"),
     ):
         with pytest.raises(ValueError, match=sentence):
@@ -87,9 +88,19 @@ def test_merge_refuses() -> None:
     assert bn == BatchNorm(3)
 
 
-@pytest.mark.parametrize("momentum", [0.25, None])
-def test_merge(momentum: float | None) -> None:
-    pairs = [(BatchNorm(3, momentum=momentum), Model(3, momentum)) for _ in range(3)]
+MERGING: tuple[dict[str, Any], ...] = (
+    {"momentum": 0.25},
+    {"momentum": None},
+    {"average": "debiased"},
+    {"average": "mixture"},
+    {"average": "debiased-mixture", "momentum": (0.0, 0.5, 0.1)},
+    {"average": "equal"},
+)
+
+
+@pytest.mark.parametrize("given", MERGING, ids=str)
+def test_merge(given: dict[str, Any]) -> None:
+    pairs = [(BatchNorm(3, **given), Model(3, **given)) for _ in range(3)]
     for k, (bn, model) in enumerate(pairs[:2]):
         for n in (5, 20):
             bn.update(batch(n, seed=k + n))
@@ -103,7 +114,10 @@ def test_merge(momentum: float | None) -> None:
     before = bits(a)
     assert bits(a.merge(empty)) == before
     assert_like(empty.merge(a), ma)
-    assert_like(BatchNorm(3, momentum=momentum).merge(BatchNorm(3, momentum=momentum)), nothing)
+    assert_like(BatchNorm(3, **given).merge(BatchNorm(3, **given)), nothing)
+    a.update(batch(9))
+    ma.learn(batch(9))
+    assert_like(a, ma)  # and it goes on from there
 
 
 @pytest.mark.parametrize("momentum", [0.25, None])

@@ -19,11 +19,13 @@ IN_TREE = PACKAGE == ROOT / "numbabn"
 # Each room may import from floors strictly below its own, or from its own floor where marked.
 FLOORS = [
     {"cli"},
-    {"report", "pipeline", "warm"},
+    {"report", "pipeline", "warm", "contrib"},
     {"batchnorm"},
-    {"statedict"},
-    {"options", "functional", "averages"},
-    {"statistics", "state"},
+    {"statedict", "training", "described", "convert"},
+    {"options", "functional", "backward"},
+    {"renorm", "ghost"},
+    {"averages", "schedules", "flavours", "verbs"},
+    {"statistics", "state", "picks", "activations"},
     {"backends"},
     {"layout", "checks", "arithmetic"},
     {"arrays", "data"},
@@ -117,7 +119,9 @@ def test_import_loads_no_numba():
 
 
 def test_rooms_are_reached_as_attributes():
-    result = run_python("import numbabn as n; print(n.averages.start, n.state.load, n.functional.moments, n.backends)")
+    result = run_python(
+        "import numbabn as n; print(n.averages.start, n.state.load, n.functional.moments, n.backends, n.contrib)"
+    )
     assert result.returncode == 0, result.stderr
 
 

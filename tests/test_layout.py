@@ -198,10 +198,10 @@ def test_interleaved_outputs_are_not_an_overlap() -> None:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_boxes_cover_each_element_once(case: Case, memory: Memory) -> None:
     x = memory.of(np.zeros(case.shape, np.int32))
-    view = layout.canonical((x,), case.kept)
+    view = layout.canonical({"x": x}, case.kept)
     for box in view.pieces():
-        assert view.arrays[0][box].size > 0
-        view.arrays[0][box] += 1
+        assert view.arrays["x"][box].size > 0
+        view.arrays["x"][box] += 1
     assert (x == 1).all()
     numbers = np.arange(np.prod(case.channel_shape, dtype=int)).reshape(case.channel_shape).astype(float)
     assert np.array_equal(view.from_channels(view.to_channels(numbers)), numbers)

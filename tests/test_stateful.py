@@ -1,12 +1,18 @@
-"""Random sequences of calls on a BatchNorm, beside an independent model; inference never changes a bit."""
+"""Random sequences of calls on a BatchNorm, beside an independent model; inference never changes a bit.
+
+Every rule of averaging takes part, with every kind of momentum.
+"""
 
 from __future__ import annotations
 
 import pickle
+import tempfile
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -16,6 +22,21 @@ from numbabn import BatchNorm
 
 CHANNELS = 3
 batches = st.tuples(st.integers(0, 12), st.integers(0, 2**16), st.sampled_from([np.float32, np.float64]), st.booleans())
+
+
+def harmonic(batches: int) -> float:
+    """A schedule that is a function: 1, 1/2, 1/3, ..."""
+    return 1 / (batches + 1)
+
+
+momenta = st.sampled_from([0.1, 0.5, 1.0, 0.0, (0.5, 0.0, 0.25), harmonic])
+rules = st.one_of(
+    st.fixed_dictionaries(
+        {"average": st.sampled_from(["exponential", "debiased", "mixture", "debiased-mixture"]), "momentum": momenta}
+    ),
+    st.sampled_from([{"momentum": None}, {"average": "equal"}]),
+    st.fixed_dictionaries({"average": st.just("window"), "window": st.integers(1, 4)}),
+)
 
 
 def made(drawn: tuple[int, int, Any, bool]) -> np.ndarray:
@@ -39,15 +60,15 @@ class Life(RuleBasedStateMachine):
     """What a BatchNorm goes through."""
 
     @initialize(
-        momentum=st.sampled_from([None, 0.1, 0.5, 1.0, 0.0]),
+        given=rules,
         ddof=st.sampled_from([0, 1]),
         axis=st.sampled_from([0, 1]),
         gamma=st.sampled_from([None, 2.0, [1.0, -1.0, 0.5]]),
     )
-    def begin(self, momentum: float | None, ddof: int, axis: int, gamma: Any) -> None:
+    def begin(self, given: dict[str, Any], ddof: int, axis: int, gamma: Any) -> None:
         self.axis = axis
-        self.make = lambda: BatchNorm(CHANNELS, axis=axis, momentum=momentum, ddof=ddof, gamma=gamma, beta=0.25)
-        self.model_of = lambda: Model(CHANNELS, momentum, ddof, 1.0 if gamma is None else gamma, 0.25)
+        self.make = lambda: BatchNorm(CHANNELS, axis=axis, ddof=ddof, gamma=gamma, beta=0.25, **given)
+        self.model_of = lambda: Model(CHANNELS, ddof=ddof, gamma=1.0 if gamma is None else gamma, beta=0.25, **given)
         self.bn, self.model = self.make(), self.model_of()
 
     def bits(self) -> dict[str, bytes]:
@@ -127,18 +148,29 @@ class Life(RuleBasedStateMachine):
         other, other_model = self.make(), self.model_of()
         other.update(laid(values, self.axis))
         other_model.learn(values)
+        if self.bn.average == "window":
+            before = self.bits()
+            with pytest.raises(ValueError, match="cannot be merged"):
+                self.bn.merge(other)
+            assert self.bits() == before
+            return
         if not mine_first:
             (self.bn, other), (self.model, other_model) = (other, self.bn), (other_model, self.model)
         self.bn.merge(other)
         self.model.merge(other_model)
 
-    @rule(how=st.sampled_from(["copy", "pickle", "state_dict"]))
+    @rule(how=st.sampled_from(["copy", "pickle", "state_dict", "file"]))
     def move(self, how: str) -> None:
         before, old = self.bits(), self.bn
         if how == "copy":
             self.bn = old.copy()
         elif how == "pickle":
             self.bn = pickle.loads(pickle.dumps(old))
+        elif how == "file":
+            with tempfile.TemporaryDirectory() as folder:
+                old.save(Path(folder) / "bn.npz")
+                again = {"momentum": old.momentum} if callable(old.momentum) else {}
+                self.bn = BatchNorm.load(Path(folder) / "bn.npz", **again)
         else:
             self.bn = self.make()
             self.bn.load_state_dict(old.state_dict())
