@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numba.extending import overload
 
-from .jit import kernel
+from .jit import helper
 
 
 class Clip(NamedTuple):
@@ -74,118 +74,118 @@ class Gelu(NamedTuple):
     steepness: float
 
 
-@kernel
+@helper
 def _clip(v, a):
     low = a.low if v < a.low else v
     return a.high if low > a.high else low
 
 
-@kernel
+@helper
 def _clip_slope(v, a):
     return 0.0 if v <= a.low or v >= a.high else 1.0
 
 
-@kernel
+@helper
 def _leaky(v, a):
     return v * a.slope if v < 0.0 else v
 
 
-@kernel
+@helper
 def _leaky_slope(v, a):
     return 1.0 if v > 0.0 else a.slope
 
 
-@kernel
+@helper
 def _elu(v, a):
     return a.alpha * math.expm1(v) if v < 0.0 else v
 
 
-@kernel
+@helper
 def _elu_slope(v, a):
     return a.alpha * math.exp(v) if v <= 0.0 else 1.0
 
 
-@kernel
+@helper
 def _logistic(v):
     e = math.exp(-abs(v))
     return (1.0 if v >= 0.0 else e) / (1.0 + e)
 
 
-@kernel
+@helper
 def _sigmoid(v, a):
     return _logistic(a.steepness * v)
 
 
-@kernel
+@helper
 def _sigmoid_slope(v, a):
     return a.steepness * _logistic(a.steepness * v) * _logistic(-a.steepness * v)
 
 
-@kernel
+@helper
 def _silu(v, a):
     return v * _logistic(a.steepness * v)
 
 
-@kernel
+@helper
 def _silu_slope(v, a):
     s = _logistic(a.steepness * v)
     return s * (1.0 + a.steepness * v * _logistic(-a.steepness * v))
 
 
-@kernel
+@helper
 def _gate(v, width):
     g = v / width + 0.5
     return 0.0 if g < 0.0 else 1.0 if g > 1.0 else g
 
 
-@kernel
+@helper
 def _hard_sigmoid(v, a):
     return _gate(v, a.width)
 
 
-@kernel
+@helper
 def _hard_sigmoid_slope(v, a):
     return 1.0 / a.width if abs(v) < 0.5 * a.width else 0.0
 
 
-@kernel
+@helper
 def _hard_swish(v, a):
     return v * _gate(v, a.width)
 
 
-@kernel
+@helper
 def _hard_swish_slope(v, a):
     return _gate(v, a.width) + (v / a.width if abs(v) < 0.5 * a.width else 0.0)
 
 
-@kernel
+@helper
 def _tanh(v, a):
     return math.tanh(a.steepness * v)
 
 
-@kernel
+@helper
 def _tanh_slope(v, a):
     t = math.tanh(a.steepness * v)
     return a.steepness * (1.0 - t * t)
 
 
-@kernel
+@helper
 def _softplus(v, a):
     s = a.steepness * v
     return (s if s > 0.0 else 0.0) / a.steepness + math.log1p(math.exp(-abs(s))) / a.steepness
 
 
-@kernel
+@helper
 def _softplus_slope(v, a):
     return _logistic(a.steepness * v)
 
 
-@kernel
+@helper
 def _gelu(v, a):
     return 0.5 * v * math.erfc(-v * a.steepness * math.sqrt(0.5))
 
 
-@kernel
+@helper
 def _gelu_slope(v, a):
     s = v * a.steepness
     return 0.5 * math.erfc(-s * math.sqrt(0.5)) + s * math.exp(-0.5 * s * s) / math.sqrt(2.0 * math.pi)

@@ -9,7 +9,7 @@ import numpy as np
 
 from .activation import activate
 from .half import beside, load, part_of, plus, store
-from .jit import kernel, pasted, reduction
+from .jit import helper, kernel, pasted, reduction
 from .more import clear_extremes, fold_extremes, like, tally_extremes
 from .weights import deviation, reach, view_of_run, weigh
 from .welford import merge_tree, scale_of, take_in
@@ -35,7 +35,7 @@ def _sums(x, view, pivot, higher):
     return float(x.size) if view is None else s0, s1, s2, s3, s4
 
 
-@kernel
+@helper
 def _extremes(x, view, lanes):
     """Take one run into the extremes of (3, LANES) lanes; x: (n,)."""
     whole = x.size // LANES * LANES
@@ -46,13 +46,13 @@ def _extremes(x, view, lanes):
         _extreme(x, view, i, lanes, i - whole)
 
 
-@kernel
+@helper
 def _extreme(x, view, i, lanes, j):
     v = load(x, i)
     tally_extremes(lanes, j, reach(view, i), weigh(view, v, i), v)
 
 
-@kernel
+@helper
 def _pivot(x, view, known, mean):
     """The mean so far where any is known, else the first value of the run that counts; 0 for NaN and infinity."""
     pivot = mean
@@ -66,7 +66,7 @@ def _pivot(x, view, known, mean):
     return pivot if np.isfinite(pivot) else 0.0
 
 
-@kernel
+@helper
 def _block(x, outer_stride, channel_stride, outer, n, pick, o0, c0, i0, channels, parts, b):
     """Merge runs of n values into part b, channels from c0; x begins at (o0, c0, i0), which is where pick is read."""
     pivot, sums = np.empty(channels), np.zeros((5, channels))
@@ -98,7 +98,7 @@ def _block(x, outer_stride, channel_stride, outer, n, pick, o0, c0, i0, channels
                 pending = 0
 
 
-@kernel
+@helper
 def _extremes_of_run(run, view, lanes, extremes, b, c):
     """Take the extremes of one run into part b, channel c."""
     clear_extremes(lanes)
@@ -106,7 +106,7 @@ def _extremes_of_run(run, view, lanes, extremes, b, c):
     fold_extremes(lanes, 0, LANES, extremes, b, c)
 
 
-@kernel
+@helper
 def _item(x, outer_stride, channel_stride, outer, inner, c0, c1, outer_blocks, inner_blocks, pick, parts, b):
     """Part b of outer_blocks x inner_blocks, channels c0..c1, merged into parts[b]."""
     j, k = b // inner_blocks, b % inner_blocks
@@ -135,7 +135,7 @@ def _affine_run(x, out, mean, scale, shift, residual, activation):
         store(out, i, activate(activation, beside((load(x, i) - mean) * scale + shift, residual, i)))
 
 
-@kernel
+@helper
 def _affine(x, out, p, q, n, mean, scale, shift, residual, activation):
     """`_affine_run` of n values of x from p to out from q; out None: in place."""
     run = x[p : p + n]

@@ -5,7 +5,7 @@ Items are as in `cpu_planes.py`: a block of channels x a part for the sums, a pa
 
 from .grad_rows import back, flow
 from .half import load, part_of, store
-from .jit import kernel, pasted, reduction
+from .jit import helper, kernel, pasted, reduction
 from .weights import missing, view_of_run, weigh
 
 
@@ -22,7 +22,7 @@ def _sums(dy, x, view, mean, act, c, residual):
     return s1, s2
 
 
-@kernel
+@helper
 def _channel(
     dy, dy_outer, dy_channel, x, x_outer, x_channel, o0, o1, i0, i1, c, pick, mean, act,
     residual, r_outer, r_channel, parts, b,
@@ -69,7 +69,7 @@ def _run(dy, x, dx, dz, view, mean, act, residual, a, b, k, c):
         store(dx, i, result)
 
 
-@kernel
+@helper
 def _input(dy, x, dx, q, n, dz, view, mean, act, residual, a, b, k, c):
     """`_run` of n values, into dx from q; dx None: into dy."""
     if dx is None:

@@ -12,11 +12,11 @@ from numba.extending import overload
 from .activation import slope
 from .cpu_rows import columns
 from .half import beside, load, part_from, part_of, plus, store
-from .jit import inlined, kernel, maybe
+from .jit import helper, inlined, kernel, maybe
 from .weights import block_of, missing, view_of_row, weigh
 
 
-@kernel
+@helper
 def flow(act, g, v, mean, j, residual, i):
     """The gradient g behind the activation at a value v; act: None, or (activation, scale, shift) read at j."""
     if act is None:
@@ -25,7 +25,7 @@ def flow(act, g, v, mean, j, residual, i):
     return g * slope(activation, beside(plus((v - mean) * scale[j], shift, j), residual, i))
 
 
-@kernel
+@helper
 def back(g, d, w, a, b, k, j):
     """The gradient of one element of x; b and k None where the statistics are frozen."""
     if b is None:
@@ -70,7 +70,7 @@ def _add_four_rows(dy, x, h, h_dy, k0, k1, k2, k3, mean, act, r0, r1, r2, r3, s1
         s2[j] += (g0 * d0 + g1 * d1) + (g2 * d2 + g3 * d3)
 
 
-@kernel
+@helper
 def _block(dy, dy_stride, x, x_stride, rows, width, pick, mean, act, residual, step, s1, s2):
     """Add `rows` rows of `width` columns to s1 and s2: (width,)."""
     quarter = rows // 4
@@ -87,7 +87,7 @@ def _block(dy, dy_stride, x, x_stride, rows, width, pick, mean, act, residual, s
         _add_row(dy[i * dy_stride :], x[i * x_stride :], view_of_row(pick, i), mean, act, other, s1, s2)
 
 
-@kernel
+@helper
 def _fold(s1, s2, channels, inner, pack, sums, b, c0):
     """Add the columns of each channel to part b of (2, parts, channels), channels from c0."""
     for k in range(pack):
@@ -147,7 +147,7 @@ def _two_rows(dy, dy2, x, x2, dx, dx2, view, view2, mean, act, a, b, k):
         store(dx2, j, second)
 
 
-@kernel
+@helper
 def _rows(
     dy, dy_stride, x, x_stride, dx, dx_stride, dz, dz_stride, rows, width, pick, mean, act, residual, step, a, b, k
 ):

@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
-from .jit import kernel, maybe
+from .jit import helper, maybe
 
 HALF = np.dtype([("half", np.uint16)])
 BFLOAT = np.dtype([("bfloat", np.uint16)])
@@ -89,7 +89,7 @@ def plus(value, shift, j):
     return value if shift is None else value + shift[j]
 
 
-@kernel
+@helper
 def beside(value, residual, j):
     """value + residual[j], or the value where there is no residual."""
     if residual is None:

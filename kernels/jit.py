@@ -54,20 +54,27 @@ class _RoomCache(FunctionCache):
 
 
 def _compiled(function: Callable[..., Any], fastmath: set[str], **options: Any) -> Any:
-    dispatcher = njit(nogil=True, error_model="numpy", fastmath=fastmath, **options)(function)
+    # Called from kernels only: to be called from Python, or to be kept on disk, costs a third of the compile time.
+    apart = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return njit(nogil=True, error_model="numpy", fastmath=fastmath, **apart, **options)(function)
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile for a call from Python, without the GIL, in IEEE order; only ``a * b + c`` may become one rounding."""
+    dispatcher = njit(nogil=True, error_model="numpy", fastmath=_CONTRACT, no_cfunc_wrapper=True)(function)
     if os.environ.get("NUMBABN_CACHE", "1") != "0" and hasattr(dispatcher, "_cache"):
         with contextlib.suppress(RuntimeError, OSError):  # no writable place for a cache anywhere
             dispatcher._cache = _RoomCache(function)
     return dispatcher
 
 
-def kernel(function: Callable[..., Any]) -> Any:
-    """Compile without the GIL, in IEEE order; only ``a * b + c`` may become one rounding."""
+def helper(function: Callable[..., Any]) -> Any:
+    """Compile like `kernel`, for calls from kernels alone."""
     return _compiled(function, _CONTRACT)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """Compile like `kernel`, and put the compiled loop into its caller, with its checks that arrays lie apart."""
+    """Compile like `helper`, and put the compiled loop into its caller, with its checks that arrays lie apart."""
     return _compiled(function, _CONTRACT, forceinline=True)
 
 
@@ -77,7 +84,7 @@ def pasted(function: Callable[..., Any]) -> Any:
 
 
 def reduction(function: Callable[..., Any]) -> Any:
-    """Compile like `kernel`, and let the compiler split one long sum into vector lanes."""
+    """Compile like `helper`, and let the compiler split one long sum into vector lanes."""
     return _compiled(function, _REASSOCIATE)
 
 

@@ -6,7 +6,7 @@ third and fourth powers about a pivot; `extremes` holds (min, max, how many valu
 
 import numpy as np
 
-from .jit import inlined, kernel, maybe
+from .jit import helper, inlined, maybe
 
 
 @maybe
@@ -15,7 +15,7 @@ def like(group, width):
     return np.empty((group.shape[0], width))
 
 
-@kernel
+@helper
 def clear(s0, s1, s2, higher, extremes):
     """Sums of nothing, in place; s0, s1, s2: (width,), higher: (2, width), extremes: (3, width)."""
     if s0 is not None:
@@ -27,7 +27,7 @@ def clear(s0, s1, s2, higher, extremes):
     clear_extremes(extremes)
 
 
-@kernel
+@helper
 def clear_extremes(extremes):
     """The extremes of nothing, in place."""
     if extremes is not None:
@@ -36,7 +36,7 @@ def clear_extremes(extremes):
         extremes[2] = 0.0
 
 
-@kernel
+@helper
 def tally_higher(higher, j, w, d):
     """Add w d^3 and w d^4 to column j of (2, width)."""
     if higher is not None:
@@ -45,7 +45,7 @@ def tally_higher(higher, j, w, d):
         higher[1, j] += cube * d
 
 
-@kernel
+@helper
 def tally_extremes(extremes, j, reached, w, value):
     """Take a value of weight w (before NaN are left out: `reached`) into column j of (3, width)."""
     if extremes is not None:
@@ -77,7 +77,7 @@ def fold_extremes(extremes, j0, j1, into, part, channel):
             _widen(into, part, channel, extremes[0, j], extremes[1, j], extremes[2, j])
 
 
-@kernel
+@helper
 def _widen(into, part, channel, lowest, highest, nonfinite):
     if not (into[0, part, channel] <= lowest or into[0, part, channel] != into[0, part, channel]):
         into[0, part, channel] = lowest
@@ -86,14 +86,14 @@ def _widen(into, part, channel, lowest, highest, nonfinite):
     into[2, part, channel] += nonfinite
 
 
-@kernel
+@helper
 def close_higher(n, s1, s2, s3, s4):
     """(M3, M4) of n values from the sums of their powers about a pivot; scalars."""
     d = s1 / n
     return s3 - d * (3.0 * s2 - 2.0 * s1 * d), s4 - d * (4.0 * s3 - d * (6.0 * s2 - 3.0 * s1 * d))
 
 
-@kernel
+@helper
 def merge_higher(na, ma, sa, ta, ua, nb, mb, sb, tb, ub):
     """(M3, M4) of two parts together, from the (count, mean, M2, M3, M4) of each (Pebay 2008, eq. 2.1); scalars."""
     if nb == 0:
@@ -108,7 +108,7 @@ def merge_higher(na, ma, sa, ta, ua, nb, mb, sb, tb, ub):
     return m3, m4 + 6.0 * e * e * (na * na * sb + nb * nb * sa) + 4.0 * e * (na * tb - nb * ta)
 
 
-@kernel
+@helper
 def merge_extremes(a, at_a, ca, b, at_b, cb):
     """Take part at_b of b, channel cb, into part at_a of a, channel ca; both (3, parts, channels) or None."""
     if a is not None:

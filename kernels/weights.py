@@ -11,7 +11,7 @@ from numba import types
 from numba.extending import overload
 
 from .half import load
-from .jit import kernel, maybe
+from .jit import helper, maybe
 
 
 class Dense(NamedTuple):
@@ -62,7 +62,7 @@ def opened(form, first, c0, channels, pack, inner):
     return Columns(form.flat[first * form.outer + c0 * form.channel :], pack * form.outer, at)
 
 
-@kernel
+@helper
 def _places(channels, pack, inner, by_row, by_channel, by_inner):
     """Where the columns of a wide row have their values; (pack * channels * inner,)."""
     at = np.empty(pack * channels * inner, np.int64)
@@ -216,7 +216,7 @@ def _at(view, j):
     return lambda view, j: view
 
 
-@kernel
+@helper
 def reach(view, j):
     """The weight of element j before its own value is looked at; 1 without a pick."""
     if view is None:
@@ -226,7 +226,7 @@ def reach(view, j):
     return w if at(where, j) != 0.0 else 0.0
 
 
-@kernel
+@helper
 def present(omit, value, w):
     """w, or 0 for a NaN that is to be left out."""
     if omit is None:
@@ -234,7 +234,7 @@ def present(omit, value, w):
     return w if value == value else 0.0
 
 
-@kernel
+@helper
 def weigh(view, value, j):
     """The weight of element j, whose value is given; 1 without a pick."""
     if view is None:
@@ -243,7 +243,7 @@ def weigh(view, value, j):
     return present(omit, value, reach(view, j))
 
 
-@kernel
+@helper
 def deviation(view, value, pivot, w):
     """value - pivot, and 0 where nothing is to be seen of the value."""
     if view is None:
@@ -251,7 +251,7 @@ def deviation(view, value, pivot, w):
     return value - pivot if w != 0.0 else 0.0
 
 
-@kernel
+@helper
 def missing(view, value, j):
     """Whether element j is no number and has no weight: nothing of it counts, on the way back neither."""
     if view is None:

@@ -7,7 +7,7 @@ and between tiles Chan, Golub and LeVeque's merge (1979) joins (count, mean, M2)
 
 import numpy as np
 
-from .jit import inlined, kernel
+from .jit import helper, inlined, kernel
 from .more import close_higher, merge_extremes, merge_higher
 
 
@@ -70,7 +70,7 @@ def merge(na, ma, sa, nb, mb, sb):
     return n, ma * (na / n) + mb * (nb / n), sa + sb + d * d
 
 
-@kernel
+@helper
 def join(into, a, ca, part, b, cb):
     """Merge part b, channel cb of `part` into part a, channel ca of `into`, in place.
 
@@ -81,7 +81,7 @@ def join(into, a, ca, part, b, cb):
     merge_extremes(into[4], a, ca, part[4], b, cb)
 
 
-@kernel
+@helper
 def _higher_of(higher, b, c):
     if higher is None:
         return 0.0, 0.0
@@ -106,7 +106,7 @@ def merge_at(into, a, at, part):
         join(into, a, at[k], part, 0, k)
 
 
-@kernel
+@helper
 def scale_of(count, m2, gamma, eps):
     """gamma / sqrt(m2 / count + eps), and 0 without values, or where variance and eps are 0: the channel gives beta."""
     if count == 0.0:
