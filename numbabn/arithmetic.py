@@ -16,10 +16,15 @@ def inverse_std(var: NDArray, gamma: Any, eps: float) -> NDArray:
         return np.where(total == 0, 0.0, gamma / np.sqrt(total))
 
 
+def batch_var(count: Any, m2: NDArray, nothing: float = 0.0) -> NDArray:
+    """The biased variance of a batch, ``m2 / count``; `nothing` for a channel without values."""
+    empty = np.equal(count, 0)
+    return np.where(empty, nothing, m2 / np.where(empty, 1.0, count))
+
+
 def batch_scale(count: NDArray, m2: NDArray, gamma: Any, eps: float) -> NDArray:
     """`inverse_std` of the biased variance of a batch; 0 for a channel without values, which gives beta."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(count == 0, 0.0, inverse_std(m2 / count, gamma, eps))
+    return np.where(np.equal(count, 0), 0.0, inverse_std(batch_var(count, m2), gamma, eps))
 
 
 def is_constant(mean: NDArray, var: NDArray, count: NDArray | float) -> NDArray:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import activations, backends, checks, verbs
-from .arithmetic import inverse_std
+from .arithmetic import batch_var, inverse_std
 from .arrays import NDArray
 from .layout import canonical
 from .picks import Pick, picked
@@ -241,8 +241,7 @@ def _statistics(m: Any, x: NDArray, axes: tuple[int, ...], pick: Pick, training:
                 f"`m` has channels of shape {m.mean.shape} but those of `x` along axes {axes} have shape {shape}; give "
                 "the moments that x was normalized by"
             )
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return m.count, m.mean, np.where(np.equal(m.count, 0), 0.0, m.m2 / np.asarray(m.count))
+        return m.count, m.mean, batch_var(m.count, m.m2)
     if not isinstance(m, (tuple, list)) or len(m) != 2:
         raise TypeError(f"`m` is {type(m).__name__}; expected Moments, or a pair (mean, var)")
     if training and pick:

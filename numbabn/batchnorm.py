@@ -14,6 +14,7 @@ import numpy as np
 
 from . import averages, backends, checks, flavours, options, state, statedict, verbs
 from . import training as training_
+from .arithmetic import batch_var
 from .arrays import NDArray
 from .averages import Running
 from .backward import batch_norm_backward, grouped_backward
@@ -559,7 +560,7 @@ class BatchNorm(Described, Conversions):
         r: Any = 1.0
         d: Any = 0.0
         if o.in_two_steps:
-            by = (batch.mean, training_.biased(batch), batch.count)
+            by = (batch.mean, batch_var(batch.count, batch.m2, np.inf), batch.count)
             if self.normalize_by == "running":
                 known = self._learned(batch, planned)
                 by = (known.mean, known.var, known.count)

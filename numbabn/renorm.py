@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import checks, schedules
+from .arithmetic import batch_var
 from .arrays import NDArray
 from .averages import Running
 from .schedules import Schedule
@@ -124,8 +125,7 @@ def checked(value: Any) -> Renorm | None:
 
 
 def _std(batch: Moments, eps: float) -> NDArray:
-    count = np.asarray(batch.count)
-    return np.sqrt(batch.m2 / np.where(count > 0, count, 1.0) + eps)
+    return np.sqrt(batch_var(batch.count, batch.m2) + eps)
 
 
 def _not_negative(value: Any, name: str) -> float:

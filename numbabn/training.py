@@ -180,9 +180,3 @@ def refuse(o: Options, batch: Moments) -> None:
 def nonfinite(batch: Moments) -> NDArray:
     """Which channels have a mean or a variance that is not finite."""
     return np.asarray(~(np.isfinite(batch.mean) & np.isfinite(batch.m2)))
-
-
-def biased(batch: Moments) -> NDArray:
-    """The batch's own variance; infinite for a channel without values, which then gives beta."""
-    nothing = np.equal(batch.count, 0)
-    return np.asarray(np.where(nothing, np.inf, batch.m2 / np.where(nothing, 1.0, batch.count)))

@@ -85,13 +85,17 @@ class Model:
         mean = float(values.mean())
         return mean, float(((values - mean) ** 2).sum() / max(values.size - self.ddof, 1))
 
-    def trained(self, x: np.ndarray) -> np.ndarray:
+    def trained(self, x: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
+        """All values by the statistics of those in `where`; beta where there are none."""
         x = x.astype(float)
-        if x.shape[0] == 0:
-            return x
+        there = np.full(x.shape, True) if where is None else where
+        y = np.empty_like(x)
         with np.errstate(invalid="ignore"):
-            mean = x.mean(axis=0)
-            return self.affine(x, mean, ((x - mean) ** 2).mean(axis=0))
+            for c in range(self.channels):
+                values = x[there[:, c], c]
+                mean, var = (values.mean(), values.var()) if values.size else (0.0, np.inf)
+                y[:, c] = (x[:, c] - mean) / np.sqrt(var + self.eps)
+        return y * self.gamma + self.beta
 
     def inferred(self, x: np.ndarray) -> np.ndarray:
         return self.affine(x.astype(float), self.mean, self.var)

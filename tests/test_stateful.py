@@ -21,6 +21,7 @@ from model import Model
 from numbabn import BatchNorm
 
 CHANNELS = 3
+masks = st.one_of(st.none(), st.integers(0, 2**16))
 batches = st.tuples(st.integers(0, 12), st.integers(0, 2**16), st.sampled_from([np.float32, np.float64]), st.booleans())
 
 
@@ -51,6 +52,14 @@ def made(drawn: tuple[int, int, Any, bool]) -> np.ndarray:
     return x
 
 
+def mask(seed: int | None, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Which values count: half of them, and in one channel of four none."""
+    if seed is None:
+        return None
+    rng = np.random.default_rng(seed)
+    return (rng.random(shape) < 0.5) & (rng.random(shape[1]) < 0.75)
+
+
 def laid(x: np.ndarray, axis: int) -> np.ndarray:
     """With the channels along `axis`."""
     return x if axis == 1 else np.ascontiguousarray(x.T)
@@ -78,27 +87,28 @@ class Life(RuleBasedStateMachine):
         unit = 1e-6 if y.dtype == np.float32 else 1e-9
         np.testing.assert_allclose(laid(y, self.axis), exact, rtol=unit, atol=unit * 100)
 
-    @rule(drawn=batches, out=st.sampled_from(["fresh", "given", "in-place"]))
-    def train(self, drawn: Any, out: str) -> None:
+    @rule(drawn=batches, masked=masks, out=st.sampled_from(["fresh", "given", "in-place"]))
+    def train(self, drawn: Any, masked: int | None, out: str) -> None:
         values = made(drawn)
-        x = laid(values, self.axis).copy()
-        exact, into = self.model.trained(values), {"fresh": None, "given": np.empty_like(x), "in-place": x}[out]
+        x, where = laid(values, self.axis).copy(), mask(masked, values.shape)
+        exact, into = self.model.trained(values, where), {"fresh": None, "given": np.empty_like(x), "in-place": x}[out]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            y = self.bn(x, training=True, out=into)
+            y = self.bn(x, training=True, out=into, where=None if where is None else laid(where, self.axis))
         assert out == "fresh" or y is into
         assert out == "in-place" or np.array_equal(x, laid(values, self.axis), equal_nan=True)
         self.same(y, exact)
-        self.model.learn(values)
+        self.model.learn(values, where)
 
-    @rule(drawn=batches)
-    def update(self, drawn: Any) -> None:
+    @rule(drawn=batches, masked=masks)
+    def update(self, drawn: Any, masked: int | None) -> None:
         values = made(drawn)
+        where = mask(masked, values.shape)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            m = self.bn.update(laid(values, self.axis))
-        assert m.count == len(values)
-        self.model.learn(values)
+            m = self.bn.update(laid(values, self.axis), where=None if where is None else laid(where, self.axis))
+        assert np.equal(m.count, len(values) if where is None else where.sum(axis=0)).all()
+        self.model.learn(values, where)
 
     @rule(
         drawn=batches,
