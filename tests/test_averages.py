@@ -683,17 +683,7 @@ def test_no_batch_is_lost_between_threads(name: str) -> None:
 # The page -------------------------------------------------------------------------------------------
 
 
-PAGE = Path(__file__).parents[1] / "docs" / "averages.md"
-
-
-@pytest.mark.skipif(not PAGE.exists(), reason="reads the source tree")
-def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = PAGE.read_text()
-    monkeypatch.chdir(tmp_path)
-    scope: dict[str, Any] = {}
-    blocks = page.split("```python\n")[1:]
-    assert blocks
-    for block in blocks:
-        exec(block.split("```")[0], scope)
+def test_the_page_has_every_rule() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "averages.md").read_text()
     for name in averages.RULES:
         assert f'"{name}"' in page

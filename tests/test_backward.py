@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -290,14 +289,3 @@ def test_refusals_write_nothing(changed: dict[str, Any], error: type[Exception],
         batch_norm_backward(given.pop("dy"), given.pop("x"), given.pop("m"), **given)
     for name, value in before.items():
         assert np.array_equal({**given, **changed}.get(name, value), value)
-
-
-PAGE = Path(__file__).parents[1] / "docs" / "backward.md"
-
-
-@pytest.mark.skipif(not PAGE.exists(), reason="reads the source tree")
-def test_the_page_runs() -> None:
-    blocks, scope = PAGE.read_text().split("```python\n")[1:], dict[str, Any]()
-    assert blocks
-    for block in blocks:
-        exec(block.split("```")[0], scope)

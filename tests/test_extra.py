@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import pickle
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,6 @@ from numbabn import Moments
 ROWS, PLANES = Case("rows", (203, 5), -1), Case("planes", (3, 4, 701), 1)
 CASES = (ROWS, LARGE[0], PLANES, LARGE[6], LARGE[10])
 MORE = ("m3", "m4", "min", "max", "nonfinite")
-PAGE = Path(__file__).parents[1] / "docs" / "moments.md"
 
 
 def reduced(x: np.ndarray, case: Case) -> np.ndarray:
@@ -171,11 +169,3 @@ def test_refusals() -> None:
         Moments(3, np.zeros(2), np.zeros(2), m3=np.zeros(2))
     with pytest.raises(ValueError, match="`min` has shape"):
         Moments(3, np.zeros(2), np.zeros(2), min=np.zeros(3))
-
-
-@pytest.mark.skipif(not PAGE.exists(), reason="reads the source tree")
-def test_the_page_runs() -> None:
-    blocks, scope = PAGE.read_text().split("```python\n")[1:], dict[str, Any]()
-    assert blocks
-    for block in blocks:
-        exec(block.split("```")[0], scope)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -212,14 +211,3 @@ def test_refusals_write_nothing(verb: Any, changed: dict[str, Any], error: type[
     with pytest.raises(error, match=words):
         verb(**how, **more)
     assert all(np.array_equal(how[name], value) for name, value in before.items())
-
-
-PAGE = Path(__file__).parents[1] / "docs" / "fused.md"
-
-
-@pytest.mark.skipif(not PAGE.exists(), reason="reads the source tree")
-def test_the_page_runs() -> None:
-    blocks, scope = PAGE.read_text().split("```python\n")[1:], dict[str, Any]()
-    assert blocks
-    for block in blocks:
-        exec(block.split("```")[0], scope)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ ROWS, PLANES = Case("rows", (203, 5), -1), Case("planes", (3, 4, 701), 1)
 PACKED, PIECES = LARGE[0], LARGE[10]
 CASES = (ROWS, PACKED, Case("wide-rows", (307, 9, 31), 1), PLANES, LARGE[6], PIECES)
 FORMS = ("full", "by channel", "by position", "reduced", "per sample", "trailing", "scalar")
-PAGE = Path(__file__).parents[1] / "docs" / "masks.md"
 
 
 def agree(m: Moments, expected: tuple[Any, np.ndarray, np.ndarray], slack: float = 1.0) -> None:
@@ -206,14 +204,6 @@ def test_refusals(options: dict[str, Any], error: type[Exception], match: str) -
         with pytest.raises(error, match=match):
             call()
     assert (out == 7).all()
-
-
-@pytest.mark.skipif(not PAGE.exists(), reason="reads the source tree")
-def test_the_page_runs() -> None:
-    blocks, scope = PAGE.read_text().split("```python\n")[1:], dict[str, Any]()
-    assert blocks
-    for block in blocks:
-        exec(block.split("```")[0], scope)
 
 
 def _along(parameter: np.ndarray, case: Case) -> np.ndarray:
