@@ -9,7 +9,7 @@ import numpy as np
 
 from .activation import activate
 from .half import beside, load, part_of, plus, store
-from .jit import helper, kernel, pasted, reduction
+from .jit import helper, kernel, maybe, pasted, reduction
 from .more import clear_extremes, fold_extremes, like, tally_extremes
 from .weights import deviation, reach, view_of_run, weigh
 from .welford import merge_tree, scale_of, take_in
@@ -91,11 +91,15 @@ def _block(x, outer_stride, channel_stride, outer, n, pick, o0, c0, i0, channels
                 sums[4, c] += s4
                 if lanes is not None:
                     _extremes_of_run(run, view, lanes, parts[4], b, c0 + c)
-                if last:
-                    take_in(parts, b, c0 + c, sums[0, c], pivot[c], sums[1, c], sums[2, c], sums[3, c], sums[4, c])
-                    sums[:, c] = 0.0
             if last:
+                take_in(parts, b, c0, sums[0], pivot, sums[1], sums[2], _powers(parts[3], sums))
+                sums[:] = 0.0
                 pending = 0
+
+
+@maybe
+def _powers(higher, sums):
+    return sums[3:]
 
 
 @helper

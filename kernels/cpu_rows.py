@@ -11,7 +11,7 @@ import numpy as np
 from .activation import activate
 from .half import beside, load, part_from, part_of, plus, store
 from .jit import helper, inlined, kernel, maybe, pasted
-from .more import clear, fold_extremes, fold_higher, like, tally_extremes, tally_higher
+from .more import clear_extremes, clear_higher, fold_extremes, like, tally_extremes, tally_higher
 from .weights import block_of, deviation, reach, rows_from, view_of_row, weigh
 from .welford import take_in
 
@@ -26,21 +26,16 @@ def _add_row(x, view, pivot, sums):
         v = load(x, j)
         w = weigh(view, v, j)
         d = deviation(view, v, pivot[j], w)
-        _count(s0, j, w)
+        _count(view, s0, j, w)
         s1[j] += w * d
         s2[j] += w * d * d
         tally_higher(higher, j, w, d)
         tally_extremes(extremes, j, reach(view, j), w, v)
 
 
-@maybe
-def _weight_sums(pick, width):
-    return np.empty(width)
-
-
 @helper
-def _count(s0, j, w):
-    if s0 is not None:
+def _count(view, s0, j, w):
+    if view is not None:
         s0[j] += w
 
 
@@ -48,9 +43,9 @@ def _count(s0, j, w):
 def _add_rows(x, stride, rows, pick, pivot, sums):
     """Add `rows` rows, eight at a time, one from each eighth of them.
 
-    sums: weights (or None), values, squares, each (width,), and the sums of `more.py`. Eight streams far apart are
-    each sequential to the prefetcher: eight neighbouring rows read side by side took twice the time for rows of
-    0.5 to 2 KB.
+    sums: weights (where there is a pick), values, squares, each (width,), and the sums of `more.py`. Eight streams
+    far apart are each sequential to the prefetcher: eight neighbouring rows read side by side took twice the time
+    for rows of 0.5 to 2 KB.
     """
     s0, s1, s2, higher, extremes = sums
     step = rows // 8 if higher is None and extremes is None else 0  # with more to add, one row at a time
@@ -79,7 +74,7 @@ def _add_rows(x, stride, rows, pick, pivot, sums):
             d6, d7 = deviation(k6, v6, p, w6), deviation(k7, v7, p, w7)
             e0, e1, e2, e3 = w0 * d0, w1 * d1, w2 * d2, w3 * d3
             e4, e5, e6, e7 = w4 * d4, w5 * d5, w6 * d6, w7 * d7
-            _count(s0, j, ((w0 + w1) + (w2 + w3)) + ((w4 + w5) + (w6 + w7)))
+            _count(k0, s0, j, ((w0 + w1) + (w2 + w3)) + ((w4 + w5) + (w6 + w7)))
             s1[j] += ((e0 + e1) + (e2 + e3)) + ((e4 + e5) + (e6 + e7))
             s2[j] += ((e0 * d0 + e1 * d1) + (e2 * d2 + e3 * d3)) + ((e4 * d4 + e5 * d5) + (e6 * d6 + e7 * d7))
     for i in range(8 * step, rows):
@@ -97,22 +92,29 @@ def _spread(value, inner, pack, out):
                 j += 1
 
 
-@inlined
-def _pivots(x, stride, rows, inner, pack, pick, parts, b, c0, seed):
+@helper
+def _pivots(x, stride, rows, inner, pack, pick, count, mean, out):
     """A pivot for each channel: its mean so far, else its first value, else 0; never NaN or infinity."""
-    for c in range(seed.size):
-        seed[c] = parts[1][b, c0 + c]
-        if parts[0][b, c0 + c] == 0.0:
-            seed[c] = _first(x, stride, rows, inner, pack, pick, c, seed.size)
-        if not np.isfinite(seed[c]):
-            seed[c] = 0.0
+    _firsts(x, stride, rows, inner, pack, pick, count, out)
+    for c in range(out.size):
+        value = out[c] if count[c] == 0.0 else mean[c]
+        out[c] = value if abs(value) < np.inf else 0.0
 
 
-@inlined
+@helper
+def _firsts(x, stride, rows, inner, pack, pick, count, out):
+    """The first value that counts of each channel of which nothing has been seen, or 0."""
+    if pick is not None:
+        for c in range(out.size):
+            if count[c] == 0.0:
+                out[c] = _first(x, stride, rows, inner, pack, pick, c, out.size)
+    elif count[0] == 0.0:
+        for c in range(out.size):
+            out[c] = load(x, c * inner)
+
+
+@helper
 def _first(x, stride, rows, inner, pack, pick, c, channels):
-    """The first value of channel c that counts, or 0."""
-    if pick is None:
-        return load(x, c * inner)
     for i in range(rows):
         view = view_of_row(pick, i)
         for k in range(pack):
@@ -128,42 +130,57 @@ def _first(x, stride, rows, inner, pack, pick, c, channels):
 def _block(x, stride, rows, inner, pack, pick, parts, b, c0, channels):
     """Merge `rows` rows into part b, channels from c0; pick: opened for these rows; parts as in `welford.join`."""
     width = pack * channels * inner
-    seed, pivot, s1, s2 = np.empty(channels), np.empty(width), np.empty(width), np.empty(width)
-    s0 = _weight_sums(pick, width)
-    sums = (s0, s1, s2, like(parts[3], width), like(parts[4], width))
+    count, mean = parts[0][b, c0 : c0 + channels], parts[1][b, c0 : c0 + channels]
+    seed, pivot, s0, s1, s2 = np.empty(channels), np.empty(width), np.empty(width), np.empty(width), np.empty(width)
+    higher, extremes = like(parts[3], width), like(parts[4], width)
     for t in range(0, rows // pack, TILE):
         n = min(TILE, rows // pack - t)
         part, seen = x[t * pack * stride :], rows_from(pick, t)
-        _pivots(part, pack * stride, n, inner, pack, seen, parts, b, c0, seed)
+        _pivots(part, pack * stride, n, inner, pack, seen, count, mean, seed)
         _spread(seed, inner, pack, pivot)
-        clear(s0, s1, s2, sums[3], sums[4])
-        _add_rows(part, pack * stride, n, seen, pivot, sums)
+        s0[:] = s1[:] = s2[:] = 0.0
+        clear_higher(higher)
+        clear_extremes(extremes)
+        _add_rows(part, pack * stride, n, seen, pivot, (s0, s1, s2, higher, extremes))
+        if pick is None:
+            s0[:channels] = n * pack * inner
+        else:
+            _fold(s0, channels, inner, pack)
+        _fold(s1, channels, inner, pack)
+        _fold(s2, channels, inner, pack)
+        _fold_higher(higher, channels, inner, pack)
+        _fold_extremes(extremes, channels, inner, pack, parts[4], b, c0)
+        take_in(parts, b, c0, s0[:channels], seed, s1, s2, higher)
+
+
+@helper
+def _fold(sums, channels, inner, pack):
+    """Add up the columns of each channel, in place: the first (channels,) of (width,)."""
+    if pack * inner > 1:
         for c in range(channels):
-            _close(parts, b, c0, sums, c, channels, inner, pack, float(n * pack * inner), seed[c])
+            total = 0.0
+            for k in range(pack):
+                at = (k * channels + c) * inner
+                for j in range(at, at + inner):
+                    total += sums[j]
+            sums[c] = total  # no later channel has a column before this one
 
 
-@inlined
-def _close(parts, b, c0, sums, c, channels, inner, pack, full, pivot):
-    """Fold the columns of channel c into part b; full: values of a channel without a pick."""
-    n, s1, s2, s3, s4 = 0.0, 0.0, 0.0, 0.0, 0.0
-    for k in range(pack):
-        j0 = (k * channels + c) * inner
-        for j in range(j0, j0 + inner):
-            n += _counted(sums[0], j)
-            s1 += sums[1][j]
-            s2 += sums[2][j]
-        third, fourth = fold_higher(sums[3], j0, j0 + inner)
-        s3 += third
-        s4 += fourth
-        fold_extremes(sums[4], j0, j0 + inner, parts[4], b, c0 + c)
-    take_in(parts, b, c0 + c, full if sums[0] is None else n, pivot, s1, s2, s3, s4)
+@helper
+def _fold_higher(higher, channels, inner, pack):
+    if higher is not None:
+        _fold(higher[0], channels, inner, pack)
+        _fold(higher[1], channels, inner, pack)
 
 
-@inlined
-def _counted(s0, j):
-    if s0 is None:
-        return 0.0
-    return s0[j]
+@helper
+def _fold_extremes(extremes, channels, inner, pack, into, b, c0):
+    """Take the columns of each channel into part b."""
+    if extremes is not None:
+        for k in range(pack):
+            for c in range(channels):
+                at = (k * channels + c) * inner
+                fold_extremes(extremes, at, at + inner, into, b, c0 + c)
 
 
 @kernel

@@ -6,7 +6,7 @@ third and fourth powers about a pivot; `extremes` holds (min, max, how many valu
 
 import numpy as np
 
-from .jit import helper, inlined, maybe
+from .jit import helper, maybe
 
 
 @maybe
@@ -16,15 +16,10 @@ def like(group, width):
 
 
 @helper
-def clear(s0, s1, s2, higher, extremes):
-    """Sums of nothing, in place; s0, s1, s2: (width,), higher: (2, width), extremes: (3, width)."""
-    if s0 is not None:
-        s0[:] = 0.0
-    s1[:] = 0.0
-    s2[:] = 0.0
+def clear_higher(higher):
+    """The sums of nothing, in place; (2, width)."""
     if higher is not None:
         higher[:] = 0.0
-    clear_extremes(extremes)
 
 
 @helper
@@ -58,18 +53,7 @@ def tally_extremes(extremes, j, reached, w, value):
         extremes[2, j] += 0.0 if np.isfinite(value) else reached
 
 
-@inlined
-def fold_higher(higher, j0, j1):
-    """Sums of columns j0..j1: (third powers, fourth powers)."""
-    a, b = 0.0, 0.0
-    if higher is not None:
-        for j in range(j0, j1):
-            a += higher[0, j]
-            b += higher[1, j]
-    return a, b
-
-
-@inlined
+@helper
 def fold_extremes(extremes, j0, j1, into, part, channel):
     """Take columns j0..j1 of (3, width) into one channel of (3, parts, channels)."""
     if extremes is not None:
@@ -109,7 +93,16 @@ def merge_higher(na, ma, sa, ta, ua, nb, mb, sb, tb, ub):
 
 
 @helper
-def merge_extremes(a, at_a, ca, b, at_b, cb):
+def join_higher(a, at_a, ca, b, at_b, cb, na, ma, sa, nb, mb, sb):
+    """Merge part at_b of b, channel cb, into part at_a of a, channel ca; both (2, parts, channels) or None."""
+    if a is not None:
+        a[0, at_a, ca], a[1, at_a, ca] = merge_higher(
+            na, ma, sa, a[0, at_a, ca], a[1, at_a, ca], nb, mb, sb, b[0, at_b, cb], b[1, at_b, cb]
+        )
+
+
+@helper
+def join_extremes(a, at_a, ca, b, at_b, cb):
     """Take part at_b of b, channel cb, into part at_a of a, channel ca; both (3, parts, channels) or None."""
     if a is not None:
         _widen(a, at_a, ca, b[0, at_b, cb], b[1, at_b, cb], b[2, at_b, cb])

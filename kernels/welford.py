@@ -7,67 +7,60 @@ and between tiles Chan, Golub and LeVeque's merge (1979) joins (count, mean, M2)
 
 import numpy as np
 
-from .jit import helper, inlined, kernel
-from .more import close_higher, merge_extremes, merge_higher
+from .jit import helper, kernel
+from .more import close_higher, join_extremes, join_higher, merge_higher
 
 
-@inlined
+@helper
 def close(count, pivot, s1, s2):
     """(mean, M2) of `count` values from their sums about `pivot`; scalars, count > 0."""
-    mean = pivot + s1 / count
-    m2 = s2 - s1 * (s1 / count)
-    if np.isfinite(m2):
-        return mean, max(m2, 0.0)
-    # Only the squares overflowed: the variance is beyond float64, and infinite rather than unknown.
-    if np.isfinite(s1):
-        return mean, np.inf
-    return mean, np.nan
+    shift = s1 / count
+    m2 = s2 - s1 * shift
+    # Where only the squares overflowed, the variance is beyond float64: infinite rather than unknown.
+    beyond = np.inf if abs(s1) < np.inf else np.nan
+    return pivot + shift, (m2 if m2 > 0.0 else 0.0) if abs(m2) < np.inf else beyond
 
 
-@inlined
-def take_in(parts, b, c, n, pivot, s1, s2, s3, s4):
-    """Merge n values of channel c, by their sums about `pivot`, into part b; parts as in `join`, n may be 0."""
-    if n > 0.0:
-        mean, m2 = close(n, pivot, s1, s2)
-        m3, m4 = _closed_higher(parts[3], n, s1, s2, s3, s4)
-        _add(parts, b, c, n, mean, m2, m3, m4)
-
-
-@inlined
-def _closed_higher(higher, n, s1, s2, s3, s4):
-    if higher is None:
-        return 0.0, 0.0
-    return close_higher(n, s1, s2, s3, s4)
-
-
-@inlined
-def _add(into, a, ca, nb, mb, sb, tb, ub):
-    na, ma, sa = into[0][a, ca], into[1][a, ca], into[2][a, ca]
-    _add_higher(into[3], a, ca, na, ma, sa, nb, mb, sb, tb, ub)
-    into[0][a, ca], into[1][a, ca], into[2][a, ca] = merge(na, ma, sa, nb, mb, sb)
-
-
-@inlined
-def _add_higher(higher, a, ca, na, ma, sa, nb, mb, sb, tb, ub):
-    if higher is not None:
-        higher[0, a, ca], higher[1, a, ca] = merge_higher(
-            na, ma, sa, higher[0, a, ca], higher[1, a, ca], nb, mb, sb, tb, ub
-        )
-
-
-@inlined
+@helper
 def merge(na, ma, sa, nb, mb, sb):
-    """(count, mean, M2) of two parts together (Chan et al. 1979, eq. 2.1); scalars."""
-    if nb == 0:
-        return na, ma, sa
-    if na == 0:
-        return nb, mb, sb
+    """(count, mean, M2) of two parts together (Chan et al. 1979, eq. 2.1); scalars, no branches: it vectorizes."""
     n = na + nb
-    d = mb - ma
-    if np.isfinite(d):
-        return n, ma + d * (nb / n), sa + sb + d * d * (na * (nb / n))
+    total = n if n > 0.0 else 1.0
+    a, b, d = na / total, nb / total, mb - ma
     # Infinite means, or a difference beyond float64: the weighted sum is what IEEE arithmetic makes it.
-    return n, ma * (na / n) + mb * (nb / n), sa + sb + d * d
+    finite = abs(d) < np.inf
+    mean = ma + d * b if finite else ma * a + mb * b
+    m2 = sa + sb + (d * d * (na * b) if finite else d * d)
+    mean, m2 = mb if na == 0.0 else mean, sb if na == 0.0 else m2
+    return n, ma if nb == 0.0 else mean, sa if nb == 0.0 else m2
+
+
+@helper
+def take_in(parts, b, c0, n, pivot, s1, s2, powers):
+    """Merge values of the channels from c0, by their sums about a pivot, into part b; parts as in `join`.
+
+    n (perhaps 0), pivot, s1, s2: (channels,); powers: sums of third and fourth powers, (2, channels), or None.
+    """
+    c1 = c0 + n.size
+    count, mean, m2 = parts[0][b, c0:c1], parts[1][b, c0:c1], parts[2][b, c0:c1]
+    take_in_higher(parts[3], b, c0, count, mean, m2, n, pivot, s1, s2, powers)
+    for c in range(n.size):
+        tile_mean, tile_m2 = close(n[c] if n[c] > 0.0 else 1.0, pivot[c], s1[c], s2[c])
+        count[c], mean[c], m2[c] = merge(count[c], mean[c], m2[c], n[c], tile_mean, tile_m2)
+
+
+@helper
+def take_in_higher(higher, b, c0, count, mean, m2, n, pivot, s1, s2, powers):
+    """The same for third and fourth moments, before the others have changed."""
+    if higher is not None:
+        for c in range(n.size):
+            if n[c] > 0.0:
+                tile_mean, tile_m2 = close(n[c], pivot[c], s1[c], s2[c])
+                m3, m4 = close_higher(n[c], s1[c], s2[c], powers[0, c], powers[1, c])
+                higher[0, b, c0 + c], higher[1, b, c0 + c] = merge_higher(
+                    count[c], mean[c], m2[c], higher[0, b, c0 + c], higher[1, b, c0 + c],
+                    n[c], tile_mean, tile_m2, m3, m4,
+                )  # fmt: skip
 
 
 @helper
@@ -76,16 +69,11 @@ def join(into, a, ca, part, b, cb):
 
     Both are (count, mean, M2, higher, extremes): three arrays (parts, channels), and those of `more.py` or None.
     """
-    m3, m4 = _higher_of(part[3], b, cb)
-    _add(into, a, ca, part[0][b, cb], part[1][b, cb], part[2][b, cb], m3, m4)
-    merge_extremes(into[4], a, ca, part[4], b, cb)
-
-
-@helper
-def _higher_of(higher, b, c):
-    if higher is None:
-        return 0.0, 0.0
-    return higher[0, b, c], higher[1, b, c]
+    na, ma, sa = into[0][a, ca], into[1][a, ca], into[2][a, ca]
+    nb, mb, sb = part[0][b, cb], part[1][b, cb], part[2][b, cb]
+    join_higher(into[3], a, ca, part[3], b, cb, na, ma, sa, nb, mb, sb)
+    into[0][a, ca], into[1][a, ca], into[2][a, ca] = merge(na, ma, sa, nb, mb, sb)
+    join_extremes(into[4], a, ca, part[4], b, cb)
 
 
 @kernel
