@@ -11,8 +11,7 @@ run: $(VENV)/.run
 	$(BIN)/numbabn demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
-	$(BIN)/python -m coverage report --fail-under=95
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --cov --cov-fail-under=95 $(PYTEST_ARGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
