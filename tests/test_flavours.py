@@ -352,7 +352,9 @@ def test_wrong_words_are_refused(option):
         BatchNorm(2, **{option: "wrong"})
 
 
-@pytest.mark.parametrize("more", [{"renorm": True}, {"ghost": 4}, {"adjustment": lambda shape: (1.0, 0.0)}], ids=str)
+@pytest.mark.parametrize(
+    "more", [{"renorm": True}, {"ghost": 4}, {"adjustment": lambda shape: (1.0, 0.0)}], ids="-".join
+)
 @pytest.mark.parametrize("how", [{"normalize_by": "running"}, {"constant": "center"}, {"flavour": "sb3"}], ids=str)
 def test_what_corrects_a_batch_needs_normalization_by_the_batch(how, more):
     (name,) = more
