@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -30,15 +31,21 @@ def is_bfloat16(dtype: np.dtype[Any]) -> bool:
 
 def kernel_ready(flat: NDArray) -> NDArray:
     """A flat contiguous array as the kernels take it, on the same memory."""
-    if flat.dtype == np.float16:
-        flat = flat.view(HALF)
-    elif is_bfloat16(flat.dtype):
-        flat = flat.view(BFLOAT)
-    elif flat.dtype == np.bool_:
-        flat = flat.view(np.uint8)
+    seen_as = _seen_as(flat.dtype)
+    if seen_as is not None:
+        flat = flat.view(seen_as)
     return flat if flat.flags.writeable else np.asarray(_Alias(flat))
 
 
+@cache
+def _seen_as(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
+    """The dtype that numba takes in the place of one that it cannot name."""
+    if is_bfloat16(dtype):
+        return BFLOAT
+    return {np.float16: HALF, np.bool_: np.dtype(np.uint8)}.get(dtype.type)
+
+
+@cache
 def output_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The floating type a result has: that of the input; float32 for up to 16 bits of integer, else float64."""
     if dtype.kind in "iub":

@@ -8,7 +8,7 @@ single value per channel has variance 0, as in TensorFlow's fused kernel, rather
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -43,22 +43,27 @@ class Running:
 
     def __post_init__(self) -> None:
         for name in ARRAYS:
-            value = getattr(self, name)
-            if value is None or _is_frozen(value):
-                continue
-            value = np.array(value, dtype=np.float64)
-            value.flags.writeable = False
-            object.__setattr__(self, name, value)
+            object.__setattr__(self, name, _frozen(getattr(self, name)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Running, tuple(getattr(self, f.name) for f in fields(self))  # so that a copy is read-only too
+
+    def but(self, **changes: Any) -> Running:
+        """The same with some fields changed: what `dataclasses.replace` does, several times as fast."""
+        new = object.__new__(Running)
+        for name in FIELDS:
+            changed = name in changes
+            value = changes[name] if changed else getattr(self, name)
+            object.__setattr__(new, name, _frozen(value) if changed and name != "batches" else value)
+        return new
 
     def arrays(self) -> dict[str, NDArray]:
         """The arrays that there are, by their names."""
         return {name: a for name in ARRAYS if (a := getattr(self, name)) is not None}
 
 
-ARRAYS = tuple(f.name for f in fields(Running) if f.name != "batches")
+FIELDS = tuple(f.name for f in fields(Running))
+ARRAYS = tuple(name for name in FIELDS if name != "batches")
 WINDOW = ("window_count", "window_mean", "window_m2")
 
 
@@ -104,7 +109,7 @@ def without_prior(learned: Running, prior: tuple[float, float, float]) -> Runnin
     share = np.divide(n, count, out=np.zeros_like(count), where=seen)
     rest = learned.mean + (learned.mean - mean) * share
     m2 = np.maximum(learned.m2 - n * var - (rest - mean) ** 2 * n * np.where(seen, count / learned.count, 0), 0)
-    return replace(learned, count=np.where(seen, count, 0), mean=np.where(seen, rest, 0), m2=np.where(seen, m2, 0))
+    return learned.but(count=np.where(seen, count, 0), mean=np.where(seen, rest, 0), m2=np.where(seen, m2, 0))
 
 
 def exponential(old: Running, batch: Moments, momentum: float, ddof: float) -> Running:
@@ -125,7 +130,7 @@ def debiased(old: Running, batch: Moments, momentum: float, ddof: float) -> Runn
     Ba 2015, section 3), as dm-haiku does; TensorFlow's zero_debias does it for the mean only.
     """
     weight, factor = _debiasing(old, momentum)
-    return replace(_blended(old, batch, factor, ddof), weight=weight)
+    return _blended(old, batch, factor, ddof).but(weight=weight)
 
 
 def mixture(old: Running, batch: Moments, momentum: float, ddof: float) -> Running:
@@ -146,7 +151,7 @@ def debiased_mixture(old: Running, batch: Moments, momentum: float, ddof: float)
     batches add up to 1.
     """
     weight, factor = _debiasing(old, momentum)
-    return replace(_blended(old, batch, factor, ddof, between=True), weight=weight)
+    return _blended(old, batch, factor, ddof, between=True).but(weight=weight)
 
 
 def equal(old: Running, batch: Moments, momentum: float, ddof: float) -> Running:
@@ -157,7 +162,7 @@ def equal(old: Running, batch: Moments, momentum: float, ddof: float) -> Running
     """
     assert old.channel_batches is not None
     batches = old.channel_batches + 1
-    return replace(_blended(old, batch, 1 / batches, ddof), channel_batches=batches)
+    return _blended(old, batch, 1 / batches, ddof).but(channel_batches=batches)
 
 
 def cumulative(old: Running, batch: Moments, momentum: float, ddof: float) -> Running:
@@ -168,7 +173,7 @@ def cumulative(old: Running, batch: Moments, momentum: float, ddof: float) -> Ru
     """
     assert old.m2 is not None
     count, mean, m2 = merged((old.count, old.mean, old.m2), (batch.count, batch.mean, batch.m2))
-    return replace(old, batches=old.batches + 1, count=count, mean=mean, var=_variance(m2, count, ddof), m2=m2)
+    return old.but(batches=old.batches + 1, count=count, mean=mean, var=_variance(m2, count, ddof), m2=m2)
 
 
 def window(old: Running, batch: Moments, momentum: float, ddof: float) -> Running:
@@ -183,8 +188,8 @@ def window(old: Running, batch: Moments, momentum: float, ddof: float) -> Runnin
     for name, new in zip(WINDOW, (batch.count, batch.mean, batch.m2), strict=True):
         kept[name] = np.concatenate([getattr(old, name)[1:], np.broadcast_to(new, shape)[np.newaxis]])
     count, mean, m2 = _merged_pairwise(*kept.values())
-    return replace(
-        old, batches=old.batches + 1, count=old.count + batch.count, mean=mean, var=_variance(m2, count, ddof), **kept
+    return old.but(
+        batches=old.batches + 1, count=old.count + batch.count, mean=mean, var=_variance(m2, count, ddof), **kept
     )
 
 
@@ -204,7 +209,7 @@ def pooled_debiased(a: Running, b: Running, ddof: float) -> Running:
     assert b.weight is not None
     weight = a.weight + (1 - a.weight) * b.weight  # the same, without losing a small one to rounding
     n_a, n_b = np.where(a.weight > 0, a.count, 0), np.where(b.weight > 0, b.count, 0)
-    return replace(_joined(a, b, n_a, n_b, between=True), weight=weight)
+    return _joined(a, b, n_a, n_b, between=True).but(weight=weight)
 
 
 def pooled_equal(a: Running, b: Running, ddof: float) -> Running:
@@ -212,14 +217,14 @@ def pooled_equal(a: Running, b: Running, ddof: float) -> Running:
     assert a.channel_batches is not None
     assert b.channel_batches is not None
     both = _joined(a, b, a.channel_batches, b.channel_batches, between=False)
-    return replace(both, channel_batches=a.channel_batches + b.channel_batches)
+    return both.but(channel_batches=a.channel_batches + b.channel_batches)
 
 
 def pooled_cumulative(a: Running, b: Running, ddof: float) -> Running:
     """What one run over the values of both gives, in any order: the exact merge."""
     count, mean, m2 = merged((a.count, a.mean, a.m2), (b.count, b.mean, b.m2))  # type: ignore[arg-type]
     var = np.where(count > 0, _variance(m2, count, ddof), a.var)
-    return replace(a, batches=a.batches + b.batches, count=count, mean=mean, var=var, m2=m2)
+    return a.but(batches=a.batches + b.batches, count=count, mean=mean, var=var, m2=m2)
 
 
 def where(take: NDArray, new: Running, old: Running) -> Running:
@@ -248,8 +253,7 @@ def _blended(old: Running, batch: Moments, f: NDArray | float, ddof: float, betw
     var = (1 - f) * old.var + f * _variance(batch.m2, batch.count, ddof)
     if between:
         var = var + f * (1 - f) * (batch.mean - old.mean) ** 2
-    return replace(
-        old,
+    return old.but(
         batches=old.batches + 1,
         count=old.count + batch.count,
         mean=(1 - f) * old.mean + f * batch.mean,
@@ -274,8 +278,8 @@ def _joined(a: Running, b: Running, n_a: NDArray, n_b: NDArray, between: bool) -
         if between:
             var = var + w * (1 - w) * d * d
     batches, count = a.batches + b.batches, a.count + b.count
-    both = replace(a, batches=batches, count=count, mean=mean, var=var)
-    only_a, only_b = (replace(one, batches=batches, count=count) for one in (a, b))
+    both = a.but(batches=batches, count=count, mean=mean, var=var)
+    only_a, only_b = (one.but(batches=batches, count=count) for one in (a, b))
     return where(n_b > 0, where(n_a > 0, both, only_b), only_a)
 
 
@@ -293,10 +297,19 @@ def _merged_pairwise(count: NDArray, mean: NDArray, m2: NDArray) -> tuple[NDArra
 
 def _variance(m2: NDArray, count: NDArray | float, ddof: float) -> NDArray:
     """m2 over the degrees of freedom; 0 where there are no values. Weights may add up to less than one value."""
+    if isinstance(count, float) and count > 0:
+        return np.asarray(m2 / max(count - ddof, min(count, 1.0)))
     n = np.asarray(count)
     free = np.maximum(n - ddof, np.minimum(n, 1.0))
     return np.asarray(m2 / np.where(n > 0, free, 1.0))
 
 
-def _is_frozen(value: Any) -> bool:
-    return type(value) is np.ndarray and value.dtype == np.float64 and value.base is None and not value.flags.writeable
+def _frozen(value: Any) -> NDArray | None:
+    """A read-only float64 array that nobody else can write to; None stays None."""
+    if value is None:
+        return None
+    if type(value) is np.ndarray and value.dtype == np.float64 and value.base is None and not value.flags.writeable:
+        return value
+    array: NDArray = np.array(value, dtype=np.float64)
+    array.flags.writeable = False
+    return array

@@ -22,10 +22,11 @@ from .convert import Conversions
 from .described import Described
 from .flavours import UNSET
 from .ghost import Groups
+from .lanes import Lanes
 from .options import Options
 from .picks import picked, refuse_nan
 from .renorm import Renorm
-from .statistics import Moments, brief
+from .statistics import Moments
 from .training import Adjustment, Given
 
 
@@ -180,6 +181,7 @@ class BatchNorm(Described, Conversions):
             self._options.need_the_batch("adjustment", adjustment)
         self._adjustment = adjustment
         self._step: training_.Step | None = None
+        self._lanes = Lanes()
         row = flavours.named(flavour)
         self._gamma = self._parameter((1.0 if row.gamma else None) if gamma is UNSET else gamma, "gamma")
         self._beta = self._parameter((0.0 if row.beta else None) if beta is UNSET else beta, "beta")
@@ -187,26 +189,6 @@ class BatchNorm(Described, Conversions):
         self._lock = threading.RLock()  # a schedule is the caller's code, and may call back
 
     # What it is ------------------------------------------------------------------------------------
-
-    @property
-    def running_mean(self) -> NDArray:
-        """Running mean of each channel."""
-        return self._running.mean
-
-    @property
-    def running_var(self) -> NDArray:
-        """Running variance of each channel."""
-        return self._running.var
-
-    @property
-    def count(self) -> NDArray:
-        """Values seen of each channel."""
-        return self._running.count
-
-    @property
-    def num_batches(self) -> int:
-        """Batches learned from."""
-        return self._running.batches
 
     @property
     def gamma(self) -> NDArray | None:
@@ -264,18 +246,25 @@ class BatchNorm(Described, Conversions):
         TypeError, ValueError, numpy.exceptions.AxisError
             If an argument does not fit; neither the state nor `out` is changed.
         """
+        engine, o = backends.select(self._options.backend), self._options
+        state = (engine, o, self._running, self._gamma, self._beta)
+        if training is False and where is weights is residual is None:
+            y = self._lanes.normalized(x, out, state)
+            if y is not None:
+                return y
         training = checks.flag(training, "training")
-        engine = backends.select(self._options.backend)
         array, back = checks.data(x)
         axes = self._options.axes_of(array)
         pick = picked(array, axes, where, weights, self.nan_policy)
         other = verbs.residual_of(residual, array)
-        running = self._running
-        given = Given(array, axes, pick, other, self._gamma, self._beta)
+        running, gamma, beta = state[2:]
+        given = Given(array, axes, pick, other, gamma, beta)
         y, result = verbs.destination(out, array, back, others={"residual": other, **pick.views})
         if not training:
-            scale = self._options.scale(running.mean, running.var, running.count, given.gamma)
-            verbs.apply(engine, array, y, axes, running.mean, scale, given.beta, self.activation, other)
+            by = running.mean, o.scale(running.mean, running.var, running.count, given.gamma), given.beta
+            verbs.apply(engine, array, y, axes, *by, o.activation, other)
+            if array is x and other is None:
+                self._lanes.open(engine, x, axes, state, by, o.activation)
             return result()
         step = self._trained(engine, given, y, out is not None)
         if step is not None:
@@ -515,28 +504,14 @@ class BatchNorm(Described, Conversions):
     __hash__ = None  # type: ignore[assignment]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_step")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_step", "_lanes")}
 
     def __setstate__(self, d: dict[str, Any]) -> None:
         self.__dict__.update(d)
         self._gamma, self._beta = (
             self._parameter(p, name) for name, p in (("gamma", d["_gamma"]), ("beta", d["_beta"]))
         )
-        self._lock, self._step = threading.RLock(), None
-
-    def __repr__(self) -> str:
-        channels = self.channels[0] if len(self.channels) == 1 else self.channels
-        running = self._running
-        learned = "nothing learned yet"
-        if running.batches:
-            values = np.unique(running.count)
-            seen = f"{values[0]:,.0f}" if values.size == 1 else f"{values[0]:,.0f} to {values[-1]:,.0f}"
-            learned = (
-                f"{running.batches:,} batch{'es' * (running.batches != 1)}, {seen} values per channel, "
-                f"mean {brief(running.mean)}, std {brief(np.sqrt(running.var))}"
-            )
-        average = self._options.average_in_words()
-        return f"<BatchNorm({channels}, axis={self.axis}, {average}, eps={self.eps:g}): {learned}>"
+        self._lock, self._step, self._lanes = threading.RLock(), None, Lanes()
 
     # How -------------------------------------------------------------------------------------------
 
@@ -562,7 +537,7 @@ class BatchNorm(Described, Conversions):
         if o.in_two_steps:
             by = (batch.mean, batch_var(batch.count, batch.m2, np.inf), batch.count)
             if self.normalize_by == "running":
-                known = self._learned(batch, planned)
+                known = self._learned(batch, planned, training_.usable(o, batch))
                 by = (known.mean, known.var, known.count)
             scale = o.scale(*by, given.gamma)
             verbs.apply(engine, given.x, y, given.axes, by[0], scale, given.beta, o.activation, given.residual)
@@ -601,23 +576,20 @@ class BatchNorm(Described, Conversions):
     def _learn(self, batch: Moments, planned: tuple[int, float] | None = None) -> None:
         """Update the running averages, by the policies for values that are not finite and for single ones."""
         training_.refuse(self._options, batch)
-        bad = training_.nonfinite(batch)
-        if bad.any() and self.nonfinite == "skip":
+        usable = training_.usable(self._options, batch)
+        if usable is not None and self.nonfinite == "skip" and (bad := training_.nonfinite(batch)).any():
             warnings.warn(
                 f"the batch has NaN or infinity {checks.in_channels(bad)}; their running averages are left alone",
                 RuntimeWarning,
                 stacklevel=3 + (planned is not None),  # a training call is one step further away
             )
         with self._lock:
-            self._running = self._learned(batch, planned)
+            self._running = self._learned(batch, planned, usable)
 
-    def _learned(self, batch: Moments, planned: tuple[int, float] | None) -> Running:
-        """What is known after a batch, where this is the next one."""
-        usable = np.broadcast_to(np.asarray(batch.count) > 0, self.channels)
-        if self.nonfinite == "skip":
-            usable = usable & ~training_.nonfinite(batch)
+    def _learned(self, batch: Moments, planned: tuple[int, float] | None, usable: NDArray | None) -> Running:
+        """What is known after a batch, where this is the next one; usable: as from `training.usable`."""
         with self._lock, np.errstate(invalid="ignore", over="ignore"):
-            if not usable.any():
+            if usable is not None and not usable.any():
                 return self._running
             if planned is None or planned[0] != self._running.batches:  # another thread has learned meanwhile
                 planned = self._planned()
@@ -625,4 +597,4 @@ class BatchNorm(Described, Conversions):
             new = averages.RULES[self.average].learn(old, batch, planned[1], self.ddof)
             if self.renorm is not None:
                 new = self.renorm.learn(new, old, batch, self.eps)
-            return averages.where(usable, new, old)
+            return new if usable is None else averages.where(usable, new, old)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -52,6 +53,8 @@ def integers(value: Any, name: str) -> list[int]:
 
 def channel_axes(axis: Any, ndim: int) -> tuple[int, ...]:
     """The channel axes as ascending non-negative integers."""
+    if type(axis) is int and -ndim <= axis < ndim:
+        return (axis % ndim,)
     axes = []
     for a in integers(axis, "axis"):
         if not -ndim <= a < ndim:
@@ -96,7 +99,7 @@ def variance(value: Any, name: str, channel_shape: tuple[int, ...], axes: tuple[
 
 def epsilon(value: Any) -> float:
     """A finite number that is not negative."""
-    eps = number(value, "eps")
+    eps = value if type(value) is float else number(value, "eps")
     if not (math.isfinite(eps) and eps >= 0):
         raise ValueError(f"`eps` is {eps}; expected a finite number, 0 or more, that is added to the variance")
     return eps
@@ -151,7 +154,7 @@ def output(
 
     It must lie apart in memory from x and from each of the others, by name, or be exactly one of them.
     """
-    if not any(hasattr(out, way) for way in ("__array_interface__", "__dlpack__")):
+    if not (hasattr(out, "__array_interface__") or hasattr(out, "__dlpack__")):
         raise TypeError(
             f"`{name}` is of type {type(out).__name__}; expected an array that can be written into: np.empty(x.shape)"
         )
@@ -167,12 +170,12 @@ def output(
         )
     if not y.flags.writeable:
         raise ValueError(f"`{name}` is read-only; give an array that can be written")
-    if _overlaps_itself(y):
+    if y.size and _overlaps_itself(y.shape, y.strides, y.itemsize):
         raise ValueError(
             f"`{name}` holds several elements at one place in memory (a broadcast view); give a plain array"
         )
-    for other_name, other in {x_name: x, **others}.items():
-        if not same_memory(y, other) and _may_overlap(y, other):
+    for other_name, other in ((x_name, x), *others.items()):
+        if y is not other and _may_overlap(y, other) and not same_memory(y, other):
             raise ValueError(
                 f"`{name}` overlaps `{other_name}` in memory without being the same array; give "
                 f"`{name}={other_name}` to work in place, or an array apart from it"
@@ -182,20 +185,20 @@ def output(
 
 def same_memory(a: NDArray, b: NDArray) -> bool:
     """Whether both are the same elements in the same order: a call that is in place."""
-    return (
-        a.ctypes.data == b.ctypes.data
+    return a is b or (
+        np.may_share_memory(a, b)
+        and a.ctypes.data == b.ctypes.data
         and a.shape == b.shape
         and a.dtype == b.dtype
         and all(s == t for s, t, n in zip(a.strides, b.strides, a.shape, strict=True) if n > 1)
     )
 
 
-def _overlaps_itself(y: NDArray) -> bool:
+@lru_cache(1024)
+def _overlaps_itself(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> bool:
     """Whether two indexes reach one element, by the usual sufficient test on sorted strides."""
-    if y.size == 0:
-        return False
-    reach = y.itemsize
-    for stride, n in sorted((abs(s), n) for s, n in zip(y.strides, y.shape, strict=True) if n > 1):
+    reach = itemsize
+    for stride, n in sorted((abs(s), n) for s, n in zip(strides, shape, strict=True) if n > 1):
         if stride < reach:
             return True
         reach = stride * (n - 1) + reach

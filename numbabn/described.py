@@ -1,19 +1,25 @@
-"""What a BatchNorm was told to do, to be read and not written."""
+"""What a BatchNorm was told to do and what it has learned, to be read and not written."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from . import schedules
+from .arrays import NDArray
+from .averages import Running
 from .options import Options
 from .renorm import Renorm
 from .schedules import Schedule
+from .statistics import brief
 
 
 class Described:
-    """Something with options: each is a read-only property; see `numbabn.BatchNorm` for what it does."""
+    """Something with options and averages, each a read-only property; see `numbabn.BatchNorm` for what they mean."""
 
     _options: Options
+    _running: Running
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -104,3 +110,37 @@ class Described:
     def ghost(self) -> tuple[int, str] | None:
         """(size, order) of the ghost batches."""
         return self._options.ghost
+
+    @property
+    def running_mean(self) -> NDArray:
+        """Running mean of each channel."""
+        return self._running.mean
+
+    @property
+    def running_var(self) -> NDArray:
+        """Running variance of each channel."""
+        return self._running.var
+
+    @property
+    def count(self) -> NDArray:
+        """Values seen of each channel."""
+        return self._running.count
+
+    @property
+    def num_batches(self) -> int:
+        """Batches learned from."""
+        return self._running.batches
+
+    def __repr__(self) -> str:
+        channels = self.channels[0] if len(self.channels) == 1 else self.channels
+        running = self._running
+        learned = "nothing learned yet"
+        if running.batches:
+            values = np.unique(running.count)
+            seen = f"{values[0]:,.0f}" if values.size == 1 else f"{values[0]:,.0f} to {values[-1]:,.0f}"
+            learned = (
+                f"{running.batches:,} batch{'es' * (running.batches != 1)}, {seen} values per channel, "
+                f"mean {brief(running.mean)}, std {brief(np.sqrt(running.var))}"
+            )
+        average = self._options.average_in_words()
+        return f"<BatchNorm({channels}, axis={self.axis}, {average}, eps={self.eps:g}): {learned}>"

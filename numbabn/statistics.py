@@ -87,6 +87,19 @@ class Moments:
                     )
                 object.__setattr__(self, name, more)
 
+    @classmethod
+    def trusted(cls, count: NDArray | float, mean: NDArray, m2: NDArray, **more: NDArray) -> Moments:
+        """Moments of fresh float64 arrays that a kernel has just written: taken as they are, without a check."""
+        new = object.__new__(cls)
+        for name, value in (("count", count), ("mean", mean), ("m2", m2), *more.items()):
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False
+            object.__setattr__(new, name, value)
+        for name in MORE:
+            if name not in more:
+                object.__setattr__(new, name, None)
+        return new
+
     def var(self, ddof: float = 0) -> NDArray:
         """Variance of each channel.
 

@@ -164,17 +164,23 @@ def _of_channels(value: Any, name: str, given: Given) -> Any:
 
 def refuse(o: Options, batch: Moments) -> None:
     """ValueError if the policies do not have a batch."""
-    bad = nonfinite(batch)
-    if o.nonfinite == "raise" and bad.any():
+    if o.nonfinite == "raise" and (bad := nonfinite(batch)).any():
         raise ValueError(
             f"the batch has NaN or infinity {checks.in_channels(bad)}; clean it, or choose nonfinite='skip'"
         )
-    alone = np.broadcast_to(np.equal(batch.count, 1), o.channels)
-    if o.single == "raise" and alone.any():
+    if o.single == "raise" and (alone := np.broadcast_to(np.equal(batch.count, 1), o.channels)).any():
         raise ValueError(
             f"the batch has one value {checks.in_channels(alone)}, which has no variance; train on larger "
             "batches, or choose single='beta'"
         )
+
+
+def usable(o: Options, batch: Moments) -> NDArray | None:
+    """Which channels learn from a batch; None where all of them do."""
+    take = np.broadcast_to(np.greater(batch.count, 0), o.channels)
+    if o.nonfinite == "skip":
+        take = take & ~nonfinite(batch)
+    return None if take.size and take.all() else take
 
 
 def nonfinite(batch: Moments) -> NDArray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -81,6 +81,22 @@ def apply(
     )
 
 
+def prepared(
+    engine: Backend,
+    x: NDArray,
+    axes: tuple[int, ...],
+    mean: NDArray,
+    scale: NDArray,
+    shift: NDArray | None,
+    activation: Any = None,
+) -> Callable[[NDArray, NDArray], None] | None:
+    """`apply` for any arrays like x, itself C-contiguous, or None: see `Backend.prepared`."""
+    layout = canonical({"x": x}, axes)
+    return engine.prepared(
+        layout, layout.to_channels(mean), layout.to_channels(scale), _optional(layout, shift), kernel_form(activation)
+    )
+
+
 def destination(
     out: Any, x: NDArray, back: Any, x_name: str = "x", others: Mapping[str, NDArray | None] = MappingProxyType({})
 ) -> tuple[NDArray, Any]:
@@ -129,7 +145,7 @@ def _moments(layout: Layout, parts: Any, pick: Pick) -> Moments:
     count, mean, m2, higher, extremes = parts
     more = {} if higher is None else dict(zip(("m3", "m4"), higher, strict=True))
     more |= {} if extremes is None else dict(zip(("min", "max", "nonfinite"), extremes, strict=True))
-    return Moments(
+    return Moments.trusted(
         layout.from_channels(count) if pick else layout.size / layout.channels,
         layout.from_channels(mean),
         layout.from_channels(m2),

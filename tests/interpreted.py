@@ -12,7 +12,7 @@ from cases import BFLOAT16, MEMORY, Case, assert_moments, assert_output, draw, p
 from numbabn.kernels import reference
 
 import numbabn
-from numbabn.backends import cpu
+from numbabn.backends import cpu, cuts, gradients
 
 CASES = (
     Case("rows", (21, 3), -1),
@@ -47,7 +47,8 @@ def check(case: Case, dtype: object, memory: str) -> None:
 
 def main() -> None:
     assert numba.config.DISABLE_JIT, "set NUMBA_DISABLE_JIT=1"
-    cpu.GRAIN, cpu.LONG = 512, 512  # several items and parts, blocks of channels trained while cached, on few values
+    for room in (cuts, cpu, gradients):  # several items and parts, channels trained while cached, on few values
+        room.GRAIN, room.LONG = 512, 512
     for case in CASES:
         for dtype in DTYPES:
             small = np.dtype(dtype) == np.float32 and case.shape != (2, 9, 1_030)

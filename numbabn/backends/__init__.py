@@ -9,7 +9,7 @@ import contextlib
 import contextvars
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, Protocol, cast
 
@@ -39,6 +39,14 @@ class Backend(Protocol):
         self, layout: Layout, mean: NDArray, scale: NDArray, shift: NDArray | None, activation: Any = None
     ) -> None:
         """Write activation((x - mean) * scale + shift + residual) into "out", or into "x" where there is no "out"."""
+
+    def prepared(
+        self, layout: Layout, mean: NDArray, scale: NDArray, shift: NDArray | None, activation: Any = None
+    ) -> Callable[[NDArray, NDArray], None] | None:
+        """The same for small arrays to come, as a function of x and out: C-contiguous, like "x", one array or apart.
+
+        None where preparing would gain nothing.
+        """
 
     def train(
         self,
@@ -105,7 +113,8 @@ def current() -> str:
     """The choice in force: "auto", "cpu" or "cuda"."""
     value = _block_choice.get() or _process_choice
     if value is None:
-        value = choice(os.environ.get("NUMBABN_BACKEND", "auto"), "NUMBABN_BACKEND", CHOICES)
+        value = os.environ.get("NUMBABN_BACKEND")
+        return "auto" if value is None else choice(value, "NUMBABN_BACKEND", CHOICES)
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,15 +23,79 @@ Parts = tuple[NDArray, NDArray, NDArray, NDArray | None, NDArray | None]
 
 def moments(layout: Layout, omit: bool = False, higher: bool = False, extremes: bool = False) -> Parts:
     """(count, mean, M2) of each channel, in memory order, and (M3, M4), (min, max, non-finite) or None; float64."""
+    return _moments(layout, layout.window(), omit, higher, extremes)
+
+
+def transform(layout: Layout, mean: NDArray, scale: NDArray, shift: NDArray | None, activation: Any = None) -> None:
+    """Write activation((x - mean) * scale + shift + residual) into "out", or into "x" where there is no "out"."""
+    _transform(layout, layout.window(), mean, scale, shift, activation)
+
+
+def prepared(
+    layout: Layout, mean: NDArray, scale: NDArray, shift: NDArray | None, activation: Any = None
+) -> Callable[[NDArray, NDArray], None] | None:
+    """The transform of small arrays like "x", as a function of x and out, which may be x."""
     window = layout.window()
+    if window is None or window.geometry.size > GRAIN or not layout.arrays["x"].flags.c_contiguous:
+        return None
+    g, row, apart = (
+        window.geometry,
+        window.geometry.channels * window.geometry.inner,
+        window.geometry.channel_stride["x"],
+    )
+    act, seen_as = cuts.activation(activation), window.flat["x"].dtype
+    parameters = (mean, scale, shift)
+    if cuts.by_rows(g):
+        by_row = kernels("cpu_rows").transform
+        shape = (g.outer, g.channels, g.inner, *cuts.row_blocks(g, LONG))
+        row_items = shape[-1] * shape[-2]
+
+        def run(x: NDArray, out: NDArray) -> None:
+            to = None if out is x else out.reshape(-1).view(seen_as)
+            by_row(x.reshape(-1).view(seen_as), row, to, row, *shape, 0, row_items, *parameters, None, 0, act)
+
+        return run
+    by_plane = kernels("cpu_planes").transform
+    items = g.outer * g.channels
+
+    def run_planes(x: NDArray, out: NDArray) -> None:
+        to = None if out is x else out.reshape(-1).view(seen_as)
+        by_plane(
+            x.reshape(-1).view(seen_as), row, apart, to, row, apart, g.channels, g.inner, 1, 0, items,
+            *parameters, None, 0, 0, act,
+        )  # fmt: skip
+
+    return run_planes
+
+
+def train(
+    layout: Layout, gamma: NDArray, beta: NDArray | None, eps: float, omit: bool = False, activation: Any = None
+) -> Parts:
+    """Moments, then the transform by them, each channel while it is cached where that is possible."""
+    alone = layout if len(layout.arrays) == 1 else layout.input()
+    window = layout.window()
+    x_window = window if alone is layout else alone.window()
+    if window is not None and x_window is not None and not window.geometry.rows:
+        same_cut = window.geometry.shared == x_window.geometry.shared
+        if same_cut and cuts.trained_while_cached(window):
+            shift = np.zeros(layout.channels) if beta is None else beta
+            return _train_planes(window, gamma, shift, eps, omit, activation)
+    parts = _moments(alone, x_window, omit, False, False)
+    scale = batch_scale(parts[0], parts[2], gamma, eps)
+    unpicked = layout.unpicked()
+    _transform(unpicked, window if unpicked is layout else unpicked.window(), parts[1], scale, beta, activation)
+    return parts
+
+
+def _moments(layout: Layout, window: Window | None, omit: bool, higher: bool, extremes: bool) -> Parts:
     if window is None:
         return _first(_moments_of_pieces(layout, omit, higher, extremes))
     return _merged(_moments_parts(window, omit, higher, extremes, parallel_for))
 
 
-def transform(layout: Layout, mean: NDArray, scale: NDArray, shift: NDArray | None, activation: Any = None) -> None:
-    """Write activation((x - mean) * scale + shift + residual) into "out", or into "x" where there is no "out"."""
-    window = layout.window()
+def _transform(
+    layout: Layout, window: Window | None, mean: NDArray, scale: NDArray, shift: NDArray | None, activation: Any
+) -> None:
     if window is not None:
         _transform_window(window, mean, scale, shift, activation, parallel_for)
         return
@@ -44,21 +109,6 @@ def transform(layout: Layout, mean: NDArray, scale: NDArray, shift: NDArray | No
                 _transform_window(part, mean[at], scale[at], None if shift is None else shift[at], activation, here)
 
     parallel_for(work, len(pieces), small=layout.size <= GRAIN)
-
-
-def train(
-    layout: Layout, gamma: NDArray, beta: NDArray | None, eps: float, omit: bool = False, activation: Any = None
-) -> Parts:
-    """Moments, then the transform by them, each channel while it is cached where that is possible."""
-    alone = layout.input()
-    window, x_window = layout.window(), alone.window()
-    one_geometry = window is not None and x_window is not None and window.geometry == x_window.geometry
-    if window is not None and one_geometry and not window.rows and cuts.trained_while_cached(window):
-        shift = np.zeros(layout.channels) if beta is None else beta
-        return _train_planes(window, gamma, shift, eps, omit, activation)
-    parts = moments(alone, omit)
-    transform(layout.unpicked(), parts[1], batch_scale(parts[0], parts[2], gamma, eps), beta, activation)
-    return parts
 
 
 def _merged(parts: Parts) -> Parts:
@@ -79,22 +129,23 @@ def _first(parts: Parts) -> Parts:
 
 
 def _moments_parts(window: Window, omit: bool, higher: bool, extremes: bool, run: Run) -> Parts:
-    small = window.size <= GRAIN
+    g = window.geometry
+    small = g.size <= GRAIN
     x, outer_stride, channel_stride = window.of("x")
-    if window.rows:
-        pack, row_blocks, col_blocks = cuts.row_blocks(window)
-        parts = cuts.new_parts(row_blocks, window.channels, higher, extremes)
+    if g.rows:
+        pack, row_blocks, col_blocks = cuts.row_blocks(g)
+        parts = cuts.new_parts(row_blocks, g.channels, higher, extremes)
         pick = cuts.pick_of_rows(window, pack, omit)
         kernel = kernels("cpu_rows").moments
-        shape = (window.outer, window.channels, window.inner, pack, row_blocks, col_blocks)
+        shape = (g.outer, g.channels, g.inner, pack, row_blocks, col_blocks)
         run(lambda lo, hi: kernel(x, outer_stride, *shape, lo, hi, pick, parts), row_blocks * col_blocks, small)
         return parts
-    blocks, outer_blocks, inner_blocks = cuts.plane_blocks(window)
+    blocks, outer_blocks, inner_blocks = cuts.plane_blocks(g)
     each = outer_blocks * inner_blocks
-    parts = cuts.new_parts(each, window.channels, higher, extremes)
+    parts = cuts.new_parts(each, g.channels, higher, extremes)
     pick = cuts.pick_of_planes(window, omit)
     kernel = kernels("cpu_planes").moments
-    shape = (window.outer, window.channels, window.inner, blocks, outer_blocks, inner_blocks)
+    shape = (g.outer, g.channels, g.inner, blocks, outer_blocks, inner_blocks)
     run(lambda lo, hi: kernel(x, outer_stride, channel_stride, *shape, lo, hi, pick, parts), blocks * each, small)
     return parts
 
@@ -102,15 +153,16 @@ def _moments_parts(window: Window, omit: bool, higher: bool, extremes: bool, run
 def _transform_window(
     window: Window, mean: NDArray, scale: NDArray, shift: NDArray | None, activation: Any, run: Run
 ) -> None:
-    small = window.size <= GRAIN // 4
+    g = window.geometry
+    small = g.size <= GRAIN
     x, x_outer, x_channel = window.of("x")
     out, out_outer, out_channel = window.of("out")
     other, outer, channel = window.of("residual")
     act = cuts.activation(activation)
-    if cuts.by_rows(window):
-        pack, row_blocks, col_blocks = cuts.row_blocks(window, LONG)
+    if cuts.by_rows(g):
+        pack, row_blocks, col_blocks = cuts.row_blocks(g, LONG)
         kernel = kernels("cpu_rows").transform
-        shape = (window.outer, window.channels, window.inner, pack, row_blocks, col_blocks)
+        shape = (g.outer, g.channels, g.inner, pack, row_blocks, col_blocks)
         items = row_blocks * col_blocks
         rest = (mean, scale, shift, other, outer, act)
         # Backwards: what a pass over x has just left in the cache comes first.
@@ -120,23 +172,24 @@ def _transform_window(
             small,
         )
         return
-    inner_blocks = max(1, window.inner // GRAIN)
+    inner_blocks = max(1, g.inner // GRAIN)
     kernel = kernels("cpu_planes").transform
-    where = (x, x_outer, x_channel, out, out_outer, out_channel, window.channels, window.inner, inner_blocks)
-    items = window.outer * window.channels * inner_blocks
+    where = (x, x_outer, x_channel, out, out_outer, out_channel, g.channels, g.inner, inner_blocks)
+    items = g.outer * g.channels * inner_blocks
     last = (mean, scale, shift, other, outer, channel, act)
     run(lambda lo, hi: kernel(*where, items - hi, items - lo, *last), items, small)
 
 
 def _train_planes(window: Window, gamma: NDArray, beta: NDArray, eps: float, omit: bool, activation: Any) -> Parts:
-    blocks, outer_blocks, inner_blocks = cuts.plane_blocks(window)
-    parts = cuts.new_parts(outer_blocks * inner_blocks, window.channels, False, False)
+    g = window.geometry
+    blocks, outer_blocks, inner_blocks = cuts.plane_blocks(g)
+    parts = cuts.new_parts(outer_blocks * inner_blocks, g.channels, False, False)
     kernel = kernels("cpu_planes").train
     where = (*window.of("x"), *window.of("out"))
-    shape = (window.outer, window.channels, window.inner, blocks, outer_blocks, inner_blocks)
+    shape = (g.outer, g.channels, g.inner, blocks, outer_blocks, inner_blocks)
     rest = (cuts.pick_of_planes(window, omit), parts, gamma, beta, eps)
     last = (*window.of("residual"), cuts.activation(activation))
-    parallel_for(lambda lo, hi: kernel(*where, *shape, lo, hi, *rest, *last), blocks, small=window.size <= GRAIN // 4)
+    parallel_for(lambda lo, hi: kernel(*where, *shape, lo, hi, *rest, *last), blocks, small=g.size <= GRAIN)
     return _first(parts)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 
 from ..arrays import NDArray
-from ..layout import Spread, Window
+from ..layout import KEPT, Geometry, Spread, Window
 
 ITEMS = 128  # the most parts of one reduction, and so the most threads that share it
 GRAIN = 131072  # values in an item at least: work that outweighs handing it out by far
@@ -27,50 +27,54 @@ def kernels(name: str) -> Any:
     return importlib.import_module(f"numbabn.kernels.{name}")
 
 
-def row_blocks(window: Window, wide: int = WIDE) -> tuple[int, int, int]:
+@lru_cache(KEPT)
+def row_blocks(g: Geometry, wide: int = WIDE) -> tuple[int, int, int]:
     """(rows packed into one, blocks of rows, blocks of columns)."""
-    row = window.channels * window.inner
-    contiguous = all(s == row for s in window.outer_stride.values())
-    pack = max(1, min(NARROW // row, window.outer)) if contiguous else 1
-    col_blocks = min(window.channels, -(-row // wide))
-    wanted = min(ITEMS, max(1, window.size // GRAIN))
-    blocks = max(1, min(-(-wanted // col_blocks), window.outer // (8 * pack)))
+    row = g.channels * g.inner
+    contiguous = all(g.outer_stride[name] == row for name in g.arrays)
+    pack = max(1, min(NARROW // row, g.outer)) if contiguous else 1
+    col_blocks = min(g.channels, -(-row // wide))
+    wanted = min(ITEMS, max(1, g.size // GRAIN))
+    blocks = max(1, min(-(-wanted // col_blocks), g.outer // (8 * pack)))
     return pack, blocks, col_blocks
 
 
-def plane_blocks(window: Window) -> tuple[int, int, int]:
+@lru_cache(KEPT)
+def plane_blocks(g: Geometry) -> tuple[int, int, int]:
     """(blocks of channels, blocks of outers, blocks of the run)."""
-    together = min(window.channels, -(-LONG // window.inner))
-    blocks = -(-window.channels // together)
-    wanted = min(-(-ITEMS // blocks), max(1, window.size // GRAIN // blocks))
-    outer_blocks = min(window.outer, wanted)
-    inner_blocks = max(1, min(wanted // outer_blocks, window.inner // LONG))
+    together = min(g.channels, -(-LONG // g.inner))
+    blocks = -(-g.channels // together)
+    wanted = min(-(-ITEMS // blocks), max(1, g.size // GRAIN // blocks))
+    outer_blocks = min(g.outer, wanted)
+    inner_blocks = max(1, min(wanted // outer_blocks, g.inner // LONG))
     return blocks, outer_blocks, inner_blocks
 
 
-def by_rows(window: Window) -> bool:
+@lru_cache(KEPT)
+def by_rows(g: Geometry) -> bool:
     """Whether a window is written row by row, rather than run by run."""
-    return window.rows and (window.inner < FEW or any(p.inner > 1 for p in window.picks.values()))
+    return g.rows and (g.inner < FEW or any(g.inner_stride[name] > 1 for name in g.picks))
 
 
 def trained_while_cached(window: Window) -> bool:
     """Whether the channels of one thread stay cached between the two passes of training."""
-    blocks, _, _ = plane_blocks(window)
-    share = window.size // blocks * (1 + len(window.flat)) * window.flat["x"].itemsize
+    g = window.geometry
+    blocks, _, _ = plane_blocks(g)
+    share = g.size // blocks * (1 + len(g.arrays)) * window.flat["x"].itemsize
     return share <= CACHED and blocks >= SPREAD
 
 
 def pick_of_rows(window: Window, pack: int, omit: bool) -> Any:
     """The pick as the kernels for rows take it (see `kernels/weights.py`)."""
-    row = window.channels * window.inner
+    g = window.geometry
 
     def form(spread: Spread | None) -> Any:
         if spread is None:
             return None
         forms = kernels("weights")
-        single, short = window.channels == 1, window.inner == 1
-        beside = (single or spread.channel == window.inner) and (short or spread.inner == 1)
-        if beside and (pack == 1 or spread.outer == row):
+        single, short = g.channels == 1, g.inner == 1
+        beside = (single or spread.channel == g.inner) and (short or spread.inner == 1)
+        if beside and (pack == 1 or spread.outer == g.channels * g.inner):
             return forms.Dense(spread.flat, spread.outer, spread.channel)
         if pack == 1 and (single or spread.channel == 0) and (short or spread.inner == 0):
             return forms.Constant(spread.flat, spread.outer, 0)
@@ -92,9 +96,9 @@ def pick_of_planes(window: Window, omit: bool) -> Any:
 
 
 def _pick(window: Window, form: Any, omit: bool) -> Any:
-    if not window.picks and not omit:
+    if not window.geometry.picks and not omit:
         return None
-    return form(window.picks.get("where")), form(window.picks.get("weights")), True if omit else None
+    return form(window.spread("where")), form(window.spread("weights")), True if omit else None
 
 
 def activation(spec: tuple[Any, ...] | None) -> Any:

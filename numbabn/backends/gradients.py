@@ -70,20 +70,21 @@ def grad_inputs(
 
 
 def _grad_sums_of_window(window: Window, mean: NDArray, omit: bool, act: Any, run: Run) -> NDArray:
-    small = window.size <= GRAIN // 2
+    g = window.geometry
+    small = g.size <= GRAIN
     parameters = (mean, _compiled(act))
     dy, x, other = window.of("dy"), window.of("x"), window.of("residual")
-    if window.rows:
-        pack, row_blocks, col_blocks = cuts.row_blocks(window)
-        sums = np.zeros((2, row_blocks, window.channels))
-        by_row = (*dy[:2], *x[:2], window.outer, window.channels, window.inner, pack, row_blocks, col_blocks)
+    if g.rows:
+        pack, row_blocks, col_blocks = cuts.row_blocks(g)
+        sums = np.zeros((2, row_blocks, g.channels))
+        by_row = (*dy[:2], *x[:2], g.outer, g.channels, g.inner, pack, row_blocks, col_blocks)
         pick, kernel = cuts.pick_of_rows(window, pack, omit), kernels("grad_rows").sums
         run(lambda lo, hi: kernel(*by_row, lo, hi, pick, *parameters, *other[:2], sums), row_blocks * col_blocks, small)
     else:
-        blocks, outer_blocks, inner_blocks = cuts.plane_blocks(window)
+        blocks, outer_blocks, inner_blocks = cuts.plane_blocks(g)
         each = outer_blocks * inner_blocks
-        sums = np.zeros((2, each, window.channels))
-        by_plane = (*dy, *x, window.outer, window.channels, window.inner, blocks, outer_blocks, inner_blocks)
+        sums = np.zeros((2, each, g.channels))
+        by_plane = (*dy, *x, g.outer, g.channels, g.inner, blocks, outer_blocks, inner_blocks)
         pick, kernel = cuts.pick_of_planes(window, omit), kernels("grad_planes").sums
         run(lambda lo, hi: kernel(*by_plane, lo, hi, pick, *parameters, *other, sums), blocks * each, small)
     return np.asarray(sums.sum(axis=1))
@@ -92,14 +93,15 @@ def _grad_sums_of_window(window: Window, mean: NDArray, omit: bool, act: Any, ru
 def _grad_inputs_of_window(
     window: Window, mean: Any, a: Any, b: Any, k: Any, *, omit: bool, act: Any, run: Run
 ) -> None:
-    small = window.size <= GRAIN // 4
+    g = window.geometry
+    small = g.size <= GRAIN
     parameters = (mean, _compiled(act))
     dy, x, dx, dz, other = (window.of(name) for name in ("dy", "x", "dx", "dz", "residual"))
     if dx[0] is None:
         dx = (None, *dy[1:])  # in place, dx has the strides of dy
-    if cuts.by_rows(window):
-        pack, row_blocks, col_blocks = cuts.row_blocks(window, LONG)
-        rows = (*dy[:2], *x[:2], *dx[:2], *dz[:2], window.outer, window.channels, window.inner)
+    if cuts.by_rows(g):
+        pack, row_blocks, col_blocks = cuts.row_blocks(g, LONG)
+        rows = (*dy[:2], *x[:2], *dx[:2], *dz[:2], g.outer, g.channels, g.inner)
         cut = (pack, row_blocks, col_blocks)
         pick, kernel, items = (
             cuts.pick_of_rows(window, pack, omit),
@@ -112,10 +114,10 @@ def _grad_inputs_of_window(
             small,
         )
         return
-    inner_blocks = max(1, window.inner // GRAIN)
-    planes = (*dy, *x, *dx, *dz, window.channels, window.inner, inner_blocks)
+    inner_blocks = max(1, g.inner // GRAIN)
+    planes = (*dy, *x, *dx, *dz, g.channels, g.inner, inner_blocks)
     pick, kernel = cuts.pick_of_planes(window, omit), kernels("grad_planes").inputs
-    items = window.outer * window.channels * inner_blocks
+    items = g.outer * g.channels * inner_blocks
     run(lambda lo, hi: kernel(*planes, items - hi, items - lo, pick, *parameters, *other, a, b, k), items, small)
 
 

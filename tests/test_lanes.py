@@ -1,0 +1,134 @@
+"""The fast lane of small inference gives what the general way gives, to the last bit, and is left when it must be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import BFLOAT16
+
+import numbabn
+from numbabn import BatchNorm
+
+SHAPES = {
+    "rows": (32, 6),
+    "one row": (1, 6),
+    "planes": (2, 6, 300),
+    "long planes": (1, 6, 20_000),
+    "rows-inner": (3, 6, 5),
+}
+
+
+def drawn(shape: tuple[int, ...], dtype: Any = np.float32, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(3, 2, shape).astype(dtype)
+
+
+def made(**how: Any) -> BatchNorm:
+    bn = BatchNorm(6, axis=1, gamma=np.linspace(0.5, 2, 6), beta=np.linspace(-1, 1, 6), **how)
+    bn.update(drawn((50, 6), np.float64))
+    return bn
+
+
+def general(bn: BatchNorm, x: np.ndarray) -> np.ndarray:
+    """Without the lane: a list knows none."""
+    return bn.copy()(x[::-1])[::-1] if len(x) > 1 else bn.copy()(x)
+
+
+def runs_in_a_lane(bn: BatchNorm, x: np.ndarray, out: Any = None) -> bool:
+    state = (numbabn.backends.select(), bn._options, bn._running, bn._gamma, bn._beta)
+    return bn._lanes.normalized(x.copy(), out, state) is not None
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, BFLOAT16], ids=lambda t: np.dtype(t).name)
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_same_bits(name: str, dtype: Any) -> None:
+    bn, x = made(), drawn(SHAPES[name], dtype)
+    first = bn(x)
+    assert runs_in_a_lane(bn, x)
+    other = drawn(SHAPES[name], dtype, seed=1)
+    for values, expected in ((x, first), (other, general(bn, other))):
+        assert bn(values).tobytes() == expected.tobytes()
+        out = np.full_like(values, np.nan)
+        assert bn(values, out=out) is out
+        assert out.tobytes() == expected.tobytes()
+        place = values.copy()
+        assert bn(place, out=place) is place
+        assert place.tobytes() == expected.tobytes()
+
+
+def test_every_change_of_state_is_seen() -> None:
+    bn, x = made(), drawn((32, 6))
+    for change in (
+        lambda: bn.update(drawn((9, 6), seed=5)),
+        lambda: bn(drawn((9, 6), seed=6), training=True),
+        lambda: setattr(bn, "gamma", np.arange(1.0, 7.0)),
+        lambda: setattr(bn, "beta", None),
+        lambda: bn.merge(made()),
+        lambda: bn.load_state_dict(made().state_dict()),
+        lambda: bn.reset(),
+    ):
+        bn(x)
+        assert runs_in_a_lane(bn, x)
+        change()
+        assert not runs_in_a_lane(bn, x)
+        assert bn(x).tobytes() == general(bn, x).tobytes()
+
+
+def test_with_an_activation_and_several_channel_axes() -> None:
+    bn, x = BatchNorm((2, 3), axis=(1, 2), activation="relu"), drawn((40, 2, 3))
+    bn.update(x)
+    expected = bn(x)
+    assert (expected >= 0).all()
+    assert runs_in_a_lane(bn, x)
+    assert bn(x).tobytes() == expected.tobytes()
+
+
+def test_what_is_not_plain_goes_the_general_way() -> None:
+    bn, x = made(), drawn((32, 6))
+    expected = bn(x)
+    fixed = x.copy()
+    fixed.flags.writeable = False
+    wide = np.zeros((32, 12), np.float32)
+    wide[:, ::2] = x
+    for odd in (np.asfortranarray(x), fixed, x.tolist(), wide[:, ::2], x.astype(">f4")):
+        np.testing.assert_allclose(bn(odd), expected, rtol=1e-6, atol=1e-6)
+    assert bn(x.astype(np.float64)).dtype == np.float64
+    double = np.empty(x.shape)
+    assert bn(x, out=double) is double
+    np.testing.assert_allclose(double, expected, rtol=1e-6, atol=1e-6)
+    assert not runs_in_a_lane(bn, x, out=double)
+
+
+def test_refusals_are_those_of_the_general_way() -> None:
+    bn, x = made(), drawn((32, 6))
+    bn(x)
+    base = np.zeros(32 * 6 + 1, np.float32)
+    a, b = base[:-1].reshape(32, 6), base[1:].reshape(32, 6)
+    bn(a)
+    for out, words in (
+        (b, "overlaps `x`"),
+        (np.zeros((6, 32), np.float32), "has shape"),
+        (np.zeros((32, 6), int), "dtype"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=words):
+            bn(a, out=out)
+    fixed = np.zeros((32, 6), np.float32)
+    fixed.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        bn(x, out=fixed)
+    with pytest.raises(numbabn.BackendUnavailableError), numbabn.backend("cuda"):
+        bn(x)
+
+
+def test_a_large_array_takes_all_threads_and_no_lane() -> None:
+    bn, x = made(), drawn((30_000, 6))
+    bn(x)
+    assert not runs_in_a_lane(bn, x)
+
+
+def test_the_lanes_do_not_grow_without_end() -> None:
+    bn = made()
+    for n in range(1, 200):
+        bn(np.zeros((n, 6)))
+    assert len(bn._lanes._known) <= 64
