@@ -92,7 +92,17 @@ def _block(x, outer_stride, channel_stride, outer, n, pick, o0, c0, i0, channels
                 if lanes is not None:
                     _extremes_of_run(run, view, lanes, parts[4], b, c0 + c)
             if last:
-                take_in(parts, b, c0, sums[0], pivot, sums[1], sums[2], _powers(parts[3], sums))
+                take_in(
+                    parts,
+                    b,
+                    c0,
+                    pick is None and parts[0][b, c0] == 0.0,
+                    sums[0],
+                    pivot,
+                    sums[1],
+                    sums[2],
+                    _powers(parts[3], sums),
+                )
                 sums[:] = 0.0
                 pending = 0
 

@@ -138,19 +138,17 @@ def _block(x, stride, rows, inner, pack, pick, parts, b, c0, channels):
         part, seen = x[t * pack * stride :], rows_from(pick, t)
         _pivots(part, pack * stride, n, inner, pack, seen, count, mean, seed)
         _spread(seed, inner, pack, pivot)
-        s0[:] = s1[:] = s2[:] = 0.0
+        s1[:] = s2[:] = 0.0
         clear_higher(higher)
         clear_extremes(extremes)
+        s0[:] = 0.0 if pick is not None else n
         _add_rows(part, pack * stride, n, seen, pivot, (s0, s1, s2, higher, extremes))
-        if pick is None:
-            s0[:channels] = n * pack * inner
-        else:
-            _fold(s0, channels, inner, pack)
+        _fold(s0, channels, inner, pack)
         _fold(s1, channels, inner, pack)
         _fold(s2, channels, inner, pack)
         _fold_higher(higher, channels, inner, pack)
         _fold_extremes(extremes, channels, inner, pack, parts[4], b, c0)
-        take_in(parts, b, c0, s0[:channels], seed, s1, s2, higher)
+        take_in(parts, b, c0, pick is None and count[0] == 0.0, s0[:channels], seed, s1, s2, higher)
 
 
 @helper

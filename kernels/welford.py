@@ -36,14 +36,20 @@ def merge(na, ma, sa, nb, mb, sb):
 
 
 @helper
-def take_in(parts, b, c0, n, pivot, s1, s2, powers):
+def take_in(parts, b, c0, fresh, n, pivot, s1, s2, powers):
     """Merge values of the channels from c0, by their sums about a pivot, into part b; parts as in `join`.
 
     n (perhaps 0), pivot, s1, s2: (channels,); powers: sums of third and fourth powers, (2, channels), or None.
+    fresh: the part holds nothing yet and no n is 0, so that there is nothing to merge.
     """
     c1 = c0 + n.size
     count, mean, m2 = parts[0][b, c0:c1], parts[1][b, c0:c1], parts[2][b, c0:c1]
     take_in_higher(parts[3], b, c0, count, mean, m2, n, pivot, s1, s2, powers)
+    if fresh:
+        for c in range(n.size):
+            count[c] = n[c]
+            mean[c], m2[c] = close(n[c], pivot[c], s1[c], s2[c])
+        return
     for c in range(n.size):
         tile_mean, tile_m2 = close(n[c] if n[c] > 0.0 else 1.0, pivot[c], s1[c], s2[c])
         count[c], mean[c], m2[c] = merge(count[c], mean[c], m2[c], n[c], tile_mean, tile_m2)
