@@ -13,7 +13,7 @@ from .half import beside, load, part_from, part_of, plus, store
 from .jit import helper, inlined, kernel, maybe, pasted
 from .more import clear_extremes, clear_higher, fold_extremes, like, tally_extremes, tally_higher
 from .weights import block_of, deviation, reach, rows_from, view_of_row, weigh
-from .welford import take_in
+from .welford import merge_tree, scale_of, take_in
 
 TILE = 1024  # rows between two merges: the bound on the error of M2 grows with it, the cost falls
 
@@ -283,3 +283,22 @@ def transform(
             _affine_rows(
                 x[p_rest:], x_stride, out[q_rest:], out_stride, once, rest * row, a, s, t, other_rest, step, activation
             )
+
+
+@kernel
+def train(
+    x, out, rows, channels, inner, pack, row_blocks, col_blocks, out_row_blocks, out_col_blocks, lo, parts,
+    gamma, beta, eps, activation,
+):  # fmt: skip
+    """All items from `lo` on of a small array: its moments, merged into part 0, then the transform; beta None for 0."""
+    row = channels * inner
+    # No number is written out here: numba would compile `moments` once more, for that number.
+    moments(x, row, rows, channels, inner, pack, row_blocks, col_blocks, lo, row_blocks * col_blocks, None, parts)
+    merge_tree(parts, lo, channels)
+    scale = np.empty(channels)
+    for c in range(channels):
+        scale[c] = scale_of(parts[0][0, c], parts[2][0, c], gamma[c], eps)
+    transform(
+        x, row, out, row, rows, channels, inner, pack, out_row_blocks, out_col_blocks, lo,
+        out_row_blocks * out_col_blocks, parts[1][0], scale, beta, None, row, activation,
+    )  # fmt: skip

@@ -22,7 +22,7 @@ from .convert import Conversions
 from .described import Described
 from .flavours import UNSET
 from .ghost import Groups
-from .lanes import Lanes
+from .lanes import Parameters, lane_of, open_lane
 from .options import Options
 from .picks import picked, refuse_nan
 from .renorm import Renorm
@@ -181,7 +181,7 @@ class BatchNorm(Described, Conversions):
             self._options.need_the_batch("adjustment", adjustment)
         self._adjustment = adjustment
         self._step: training_.Step | None = None
-        self._lanes = Lanes()
+        self._parameters = Parameters()
         row = flavours.named(flavour)
         self._gamma = self._parameter((1.0 if row.gamma else None) if gamma is UNSET else gamma, "gamma")
         self._beta = self._parameter((0.0 if row.beta else None) if beta is UNSET else beta, "beta")
@@ -247,9 +247,9 @@ class BatchNorm(Described, Conversions):
             If an argument does not fit; neither the state nor `out` is changed.
         """
         engine, o = backends.select(self._options.backend), self._options
-        state = (engine, o, self._running, self._gamma, self._beta)
-        if training is False and where is weights is residual is None:
-            y = self._lanes.normalized(x, out, state)
+        running, gamma, beta = self._running, self._gamma, self._beta
+        if where is weights is residual is None:
+            y = self._quickly(engine, (o, running, gamma, beta), x, out, training)
             if y is not None:
                 return y
         training = checks.flag(training, "training")
@@ -257,19 +257,18 @@ class BatchNorm(Described, Conversions):
         axes = self._options.axes_of(array)
         pick = picked(array, axes, where, weights, self.nan_policy)
         other = verbs.residual_of(residual, array)
-        running, gamma, beta = state[2:]
         given = Given(array, axes, pick, other, gamma, beta)
         y, result = verbs.destination(out, array, back, others={"residual": other, **pick.views})
         if not training:
             by = running.mean, o.scale(running.mean, running.var, running.count, given.gamma), given.beta
             verbs.apply(engine, array, y, axes, *by, o.activation, other)
-            if array is x and other is None:
-                self._lanes.open(engine, x, axes, state, by, o.activation)
+            open_lane(engine, x, axes, o.activation)
             return result()
         step = self._trained(engine, given, y, out is not None)
         if step is not None:
             arrays = training_.remembered(x=x, where=where, weights=weights, residual=residual)
             self._step = replace(step, overwritten=checks.same_memory(array, y), arrays=arrays)
+        open_lane(engine, x, axes, o.activation)
         return result()
 
     def update(self, x: Any, *, where: Any = None, weights: Any = None) -> Moments:
@@ -504,14 +503,14 @@ class BatchNorm(Described, Conversions):
     __hash__ = None  # type: ignore[assignment]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_step", "_lanes")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_step", "_parameters")}
 
     def __setstate__(self, d: dict[str, Any]) -> None:
         self.__dict__.update(d)
         self._gamma, self._beta = (
             self._parameter(p, name) for name, p in (("gamma", d["_gamma"]), ("beta", d["_beta"]))
         )
-        self._lock, self._step, self._lanes = threading.RLock(), None, Lanes()
+        self._lock, self._step, self._parameters = threading.RLock(), None, Parameters()
 
     # How -------------------------------------------------------------------------------------------
 
@@ -522,6 +521,24 @@ class BatchNorm(Described, Conversions):
     def _picking(self) -> str:
         """The policy for NaN on the way back, where there is nothing to refuse any more."""
         return "omit" if self.nan_policy == "omit" else "propagate"
+
+    def _quickly(self, engine: backends.Backend, state: Any, x: Any, out: Any, training: Any) -> Any:
+        """The output of a plain call on a small array, or None where it has to go the general way."""
+        o, running, gamma, beta = state
+        trains = training is True and o.plain and self._adjustment is None
+        found = lane_of(engine, o, x, out) if trains or training is False else None
+        if found is None:
+            return None
+        prepared, y = found
+        if not trains:
+            prepared.transform(x, y, *self._parameters.of_inference(o, running, gamma, beta))
+            return y
+        planned = self._planned()  # may refuse, and nothing is written yet
+        mean, m2 = prepared.train(x, y, *self._parameters.of_training(o, gamma, beta), o.eps)
+        batch = Moments.trusted(prepared.count, mean.reshape(o.channels), m2.reshape(o.channels))
+        self._learn(batch, planned)
+        self._step = training_.Step([(None, batch)], 1.0, 0.0, gamma, beta, y is x, training_.remembered(x=x))
+        return y
 
     def _trained(self, engine: backends.Backend, given: Given, y: NDArray, into: bool) -> training_.Step | None:
         """Write the output of a training call and learn from it; what the way back needs, if there is one."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from . import activations, arithmetic, backends, checks, verbs
+from .lanes import lane, open_lane
 from .picks import picked, refuse_nan
 from .statistics import Moments
 
@@ -151,13 +152,18 @@ def normalize(
     eps = checks.epsilon(eps)
     means = checks.parameter(mean, "mean", shape, axes)
     variances = checks.variance(var, "var", shape, axes)
-    scale = arithmetic.inverse_std(
-        variances, 1.0 if gamma is None else checks.parameter(gamma, "gamma", shape, axes), eps
-    )
+    weight = 1.0 if gamma is None else checks.parameter(gamma, "gamma", shape, axes)
+    scale = arithmetic.inverse_std(variances, weight, eps)
     shift = None if beta is None else checks.parameter(beta, "beta", shape, axes)
+    if activation is residual is None and (found := lane(engine, x, out, axes)) is not None:
+        prepared, y = found
+        prepared.transform(x, y, means.reshape(-1), scale.reshape(-1), None if shift is None else shift.reshape(-1))
+        return y
     act, other = activations.checked(activation), verbs.residual_of(residual, array)
     y, result = verbs.destination(out, array, back, others={"residual": other})
     verbs.apply(engine, array, y, axes, means, scale, shift, act, other)
+    if activation is residual is None:
+        open_lane(engine, x, axes)
     return result()
 
 
@@ -278,6 +284,12 @@ def batch_norm(
     eps = checks.epsilon(eps)
     scale = np.ones(shape) if gamma is None else checks.parameter(gamma, "gamma", shape, axes)
     shift = None if beta is None else checks.parameter(beta, "beta", shape, axes)
+    plain = where is weights is activation is residual is None and nan_policy == "propagate"
+    if plain and (found := lane(engine, x, out, axes)) is not None:
+        prepared, y = found
+        flat = None if shift is None else shift.reshape(-1)
+        mean, m2 = prepared.train(x, y, scale.reshape(-1), flat, eps)
+        return y, Moments.trusted(prepared.count, mean.reshape(shape), m2.reshape(shape))
     act, other = activations.checked(activation), verbs.residual_of(residual, array)
     pick = picked(array, axes, where, weights, nan_policy)
     y, result = verbs.destination(out, array, back, others={"residual": other, **pick.views})
@@ -286,4 +298,6 @@ def batch_norm(
         refuse_nan(array, axes, verbs.measured(engine, array, axes, pick).mean, pick)
     m = verbs.trained(engine, array, y, axes, scale, shift, eps, pick, act, other)
     refuse_nan(array, axes, m.mean, pick)
+    if plain:
+        open_lane(engine, x, axes)
     return result(), m

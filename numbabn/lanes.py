@@ -1,79 +1,105 @@
-"""A fast lane for inference on small arrays, where the checks of a call cost more than its arithmetic.
+"""A fast lane for small arrays, where finding out how to take an array costs more than the arithmetic.
 
-What one call has found out about an array (its layout, how the work is cut, the parameters in the kernel's order)
-serves the next ones with an array of the same shape and dtype, until the state changes. Only plain calls take the lane:
-a C-contiguous, writable, aligned NumPy array of a floating dtype, into a new array, into another like it, or in place.
-Everything else goes the general way, with the same result to the last bit.
+What one call has found out (the layout, how the work is cut, which kernel takes it) serves later ones with an array of
+the same shape and dtype. Only plain calls take the lane: a C-contiguous, writable, aligned NumPy array of a floating
+dtype, into a new array, into another like it, or in place. Everything else goes the general way, with the same result
+to the last bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from . import checks, verbs
+from . import checks
+from .activations import kernel_form
 from .arrays import NDArray
-from .backends import Backend
+from .averages import Running
+from .backends import Backend, Prepared
+from .layout import canonical
+from .options import Options
 
 PLAIN = 0x0001 | 0x0100 | 0x0400  # the bits of ndarray.flags.num: C-contiguous, aligned, writable
-MOST = 64  # shapes that are remembered
+MOST = 256  # shapes that are remembered
 
-State = tuple[Any, ...]  # what the parameters come from, compared by identity
-Run = Callable[[NDArray, NDArray], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Lane:
-    state: State
-    run: Run
+_known: dict[tuple[Any, ...], Prepared] = {}
 
 
-class Lanes:
-    """The lanes of one BatchNorm."""
+def lane(
+    engine: Backend, x: Any, out: Any, axes: tuple[int, ...], activation: Any = None
+) -> tuple[Prepared, NDArray] | None:
+    """What is prepared for x, and where the result goes; None where the call has to go the general way."""
+    if type(x) is not np.ndarray:
+        return None
+    prepared = _known.get((engine, axes, activation, x.dtype, x.shape))
+    if prepared is None or x.flags.num & PLAIN != PLAIN:
+        return None
+    if out is None:
+        return prepared, np.empty(x.shape, x.dtype)
+    if out is x or (
+        type(out) is np.ndarray
+        and out.dtype == x.dtype
+        and out.shape == x.shape
+        and out.flags.num & PLAIN == PLAIN
+        and not np.may_share_memory(x, out)
+    ):
+        return prepared, out
+    return None
+
+
+def open_lane(engine: Backend, x: Any, axes: tuple[int, ...], activation: Any = None) -> None:
+    """Remember how to take an array like x, if it can be taken in the lane."""
+    if type(x) is not np.ndarray or x.flags.num & PLAIN != PLAIN or not x.size:
+        return
+    key = (engine, axes, activation, x.dtype, x.shape)
+    if key in _known or not (checks.is_float(x.dtype) and x.dtype.isnative):
+        return
+    prepared = engine.prepared(canonical({"x": x}, axes), kernel_form(activation))
+    if prepared is not None:
+        if len(_known) >= MOST:
+            _known.clear()
+        _known[key] = prepared
+
+
+class Parameters:
+    """The parameters of one BatchNorm as the kernels take them, kept for as long as what they come from."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Any, ...], _Lane] = {}
+        # What they come from, and what they are.
+        self._inference: tuple[tuple[Any, ...], tuple[Any, Any, Any]] = (), (None, None, None)
+        self._training: tuple[tuple[Any, ...], tuple[Any, Any]] = (), (None, None)
 
-    def normalized(self, x: Any, out: Any, state: State) -> Any:
-        """The output of an inference call, or None where there is no lane for it."""
-        if type(x) is not np.ndarray:
-            return None
-        lane = self._known.get((x.shape, x.dtype))
-        if lane is None or x.flags.num & PLAIN != PLAIN:
-            return None
-        for now, then in zip(state, lane.state, strict=True):
-            if now is not then:
-                return None
-        if out is None:
-            out = np.empty(x.shape, x.dtype)
-        elif out is not x and not (
-            type(out) is np.ndarray
-            and out.dtype == x.dtype
-            and out.shape == x.shape
-            and out.flags.num & PLAIN == PLAIN
-            and not np.may_share_memory(x, out)
-        ):
-            return None
-        lane.run(x, out)
-        return out
+    def of_inference(self, o: Options, running: Running, gamma: Any, beta: Any) -> tuple[Any, Any, Any]:
+        """(mean, scale, shift) for `Prepared.transform`."""
+        state, (known, flat) = (o, running, gamma, beta), self._inference
+        if not _same(state, known):
+            scale = o.scale(running.mean, running.var, running.count, gamma)
+            flat = _flat(running.mean), scale.reshape(-1), _flat(beta)
+            self._inference = state, flat
+        return flat
 
-    def open(
-        self,
-        engine: Backend,
-        x: NDArray,
-        axes: tuple[int, ...],
-        state: State,
-        parameters: tuple[NDArray, NDArray, NDArray | None],
-        activation: Any,
-    ) -> None:
-        """Remember how an array was normalized by (mean, scale, shift), if others like it can take the lane."""
-        if not (x.size and x.flags.num & PLAIN == PLAIN and checks.is_float(x.dtype) and x.dtype.isnative):
-            return
-        run = verbs.prepared(engine, x, axes, *parameters, activation)
-        if run is not None:
-            if len(self._known) >= MOST:
-                self._known.clear()
-            self._known[x.shape, x.dtype] = _Lane(state, run)
+    def of_training(self, o: Options, gamma: Any, beta: Any) -> tuple[Any, Any]:
+        """(gamma, beta) for `Prepared.train`."""
+        state, (known, flat) = (o, gamma, beta), self._training
+        if not _same(state, known):
+            flat = _flat(np.ones(o.channels) if gamma is None else gamma), _flat(beta)
+            self._training = state, flat
+        return flat
+
+
+def _same(state: tuple[Any, ...], known: tuple[Any, ...]) -> bool:
+    return len(state) == len(known) and all(a is b for a, b in zip(state, known, strict=True))
+
+
+def _flat(parameter: NDArray | None) -> NDArray | None:
+    """A copy: numba would compile anew for an array that is read-only."""
+    return None if parameter is None else np.array(parameter).reshape(-1)
+
+
+def lane_of(engine: Backend, o: Options, x: Any, out: Any) -> tuple[Prepared, NDArray] | None:
+    """`lane` for the options of a BatchNorm, whose channels x must have."""
+    if type(x) is not np.ndarray:
+        return None
+    found = lane(engine, x, out, checks.channel_axes(o.axis, x.ndim), o.activation)
+    return None if found is None or found[0].channel_shape != o.channels else found

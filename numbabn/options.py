@@ -113,6 +113,18 @@ class Options:
         return scale
 
     @property
+    def plain(self) -> bool:
+        """Whether a training call normalizes by its batch and can refuse nothing of what it finds there."""
+        return (
+            self.renorm is None
+            and self.ghost is None
+            and not self.in_two_steps
+            and self.nan_policy == "propagate"
+            and self.nonfinite != "raise"
+            and self.single == "beta"
+        )
+
+    @property
     def in_two_steps(self) -> bool:
         """Whether training has to know the statistics before it can normalize by them."""
         return self.constant != "normalize" or self.normalize_by != "batch"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -177,6 +178,11 @@ def refuse(o: Options, batch: Moments) -> None:
 
 def usable(o: Options, batch: Moments) -> NDArray | None:
     """Which channels learn from a batch; None where all of them do."""
+    if isinstance(batch.count, float) and batch.count > 0 and batch.m2.size:
+        # One number is looked at in place of all: it is finite only if they are.
+        one = np.vdot(batch.m2, batch.m2) + np.vdot(batch.mean, batch.mean)
+        if o.nonfinite != "skip" or math.isfinite(one):
+            return None
     take = np.broadcast_to(np.greater(batch.count, 0), o.channels)
     if o.nonfinite == "skip":
         take = take & ~nonfinite(batch)

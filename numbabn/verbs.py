@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -77,22 +77,6 @@ def apply(
         return
     layout = _layout(x, y, axes, residual, EVERYTHING)
     engine.transform(
-        layout, layout.to_channels(mean), layout.to_channels(scale), _optional(layout, shift), kernel_form(activation)
-    )
-
-
-def prepared(
-    engine: Backend,
-    x: NDArray,
-    axes: tuple[int, ...],
-    mean: NDArray,
-    scale: NDArray,
-    shift: NDArray | None,
-    activation: Any = None,
-) -> Callable[[NDArray, NDArray], None] | None:
-    """`apply` for any arrays like x, itself C-contiguous, or None: see `Backend.prepared`."""
-    layout = canonical({"x": x}, axes)
-    return engine.prepared(
         layout, layout.to_channels(mean), layout.to_channels(scale), _optional(layout, shift), kernel_form(activation)
     )
 

@@ -10,6 +10,7 @@ import contextvars
 import importlib
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol, cast
 
@@ -23,6 +24,20 @@ TABLE = {"cpu": "numbabn.backends.cpu"}
 
 # (count, mean, M2) of each channel, (M3, M4) and (min, max, non-finite) or None.
 Parts = tuple[NDArray, NDArray, NDArray, NDArray | None, NDArray | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What to do with a small array x of one shape and dtype: C-contiguous, like `out`, which is x or lies apart.
+
+    `transform` is ``transform(x, out, mean, scale, shift)``, and `train` is ``train(x, out, gamma, beta, eps)`` and
+    gives (mean, M2) in arrays of their own. Parameters are (channels,), writable, shift and beta perhaps None.
+    """
+
+    channel_shape: tuple[int, ...]
+    count: float
+    transform: Callable[[NDArray, NDArray, NDArray, NDArray, NDArray | None], None]
+    train: Callable[[NDArray, NDArray, NDArray, NDArray | None, float], tuple[NDArray, NDArray]]
 
 
 class Backend(Protocol):
@@ -40,13 +55,8 @@ class Backend(Protocol):
     ) -> None:
         """Write activation((x - mean) * scale + shift + residual) into "out", or into "x" where there is no "out"."""
 
-    def prepared(
-        self, layout: Layout, mean: NDArray, scale: NDArray, shift: NDArray | None, activation: Any = None
-    ) -> Callable[[NDArray, NDArray], None] | None:
-        """The same for small arrays to come, as a function of x and out: C-contiguous, like "x", one array or apart.
-
-        None where preparing would gain nothing.
-        """
+    def prepared(self, layout: Layout, activation: Any = None) -> Prepared | None:
+        """The two verbs for small arrays like the one of a layout; None where preparing would gain nothing."""
 
     def train(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,11 @@ from ..layout import Layout, Window
 from . import cuts
 from .cuts import GRAIN, LONG, kernels
 from .gradients import grad_inputs, grad_sums
+from .ready import prepared
 from .scratch import Run, channel_numbers, groups_of, here, kept_of, scratch
 from .threads import parallel_for
 
-__all__ = ["grad_inputs", "grad_sums", "moments", "train", "transform"]
+__all__ = ["grad_inputs", "grad_sums", "moments", "prepared", "train", "transform"]
 
 Parts = tuple[NDArray, NDArray, NDArray, NDArray | None, NDArray | None]
 
@@ -29,43 +29,6 @@ def moments(layout: Layout, omit: bool = False, higher: bool = False, extremes: 
 def transform(layout: Layout, mean: NDArray, scale: NDArray, shift: NDArray | None, activation: Any = None) -> None:
     """Write activation((x - mean) * scale + shift + residual) into "out", or into "x" where there is no "out"."""
     _transform(layout, layout.window(), mean, scale, shift, activation)
-
-
-def prepared(
-    layout: Layout, mean: NDArray, scale: NDArray, shift: NDArray | None, activation: Any = None
-) -> Callable[[NDArray, NDArray], None] | None:
-    """The transform of small arrays like "x", as a function of x and out, which may be x."""
-    window = layout.window()
-    if window is None or window.geometry.size > GRAIN or not layout.arrays["x"].flags.c_contiguous:
-        return None
-    g, row, apart = (
-        window.geometry,
-        window.geometry.channels * window.geometry.inner,
-        window.geometry.channel_stride["x"],
-    )
-    act, seen_as = cuts.activation(activation), window.flat["x"].dtype
-    parameters = (mean, scale, shift)
-    if cuts.by_rows(g):
-        by_row = kernels("cpu_rows").transform
-        shape = (g.outer, g.channels, g.inner, *cuts.row_blocks(g, LONG))
-        row_items = shape[-1] * shape[-2]
-
-        def run(x: NDArray, out: NDArray) -> None:
-            to = None if out is x else out.reshape(-1).view(seen_as)
-            by_row(x.reshape(-1).view(seen_as), row, to, row, *shape, 0, row_items, *parameters, None, 0, act)
-
-        return run
-    by_plane = kernels("cpu_planes").transform
-    items = g.outer * g.channels
-
-    def run_planes(x: NDArray, out: NDArray) -> None:
-        to = None if out is x else out.reshape(-1).view(seen_as)
-        by_plane(
-            x.reshape(-1).view(seen_as), row, apart, to, row, apart, g.channels, g.inner, 1, 0, items,
-            *parameters, None, 0, 0, act,
-        )  # fmt: skip
-
-    return run_planes
 
 
 def train(

@@ -1,0 +1,79 @@
+"""The verbs for small arrays, worked out once for each shape and dtype: one call of one kernel, in this thread."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..arrays import NDArray
+from ..layout import Geometry, Layout
+from . import Prepared, cuts
+from .cuts import GRAIN, LONG, kernels
+
+
+def prepared(layout: Layout, activation: Any = None) -> Prepared | None:
+    """The verbs for arrays like that of a layout, C-contiguous; None for large ones and those taken in pieces."""
+    window = layout.window()
+    if window is None or window.geometry.size > GRAIN:
+        return None
+    g, act, seen_as = window.geometry, cuts.activation(activation), window.flat["x"].dtype
+    transform = _transform_rows(g, act, seen_as) if cuts.by_rows(g) else _transform_planes(g, act, seen_as)
+    train = _train_rows(g, act, seen_as) if g.rows else _train_planes(g, act, seen_as)
+    return Prepared(layout.order.channel_shape, float(g.outer * g.inner), transform, train)
+
+
+def _transform_rows(g: Geometry, act: Any, seen_as: Any) -> Any:
+    kernel, row = kernels("cpu_rows").transform, g.channels * g.inner
+    pack, row_blocks, col_blocks = cuts.row_blocks(g, LONG)
+    shape = (g.outer, g.channels, g.inner, pack, row_blocks, col_blocks, 0, row_blocks * col_blocks)
+
+    def transform(x: NDArray, out: NDArray, mean: NDArray, scale: NDArray, shift: NDArray | None) -> None:
+        to = None if out is x else _flat(out, seen_as)
+        kernel(_flat(x, seen_as), row, to, row, *shape, mean, scale, shift, None, 0, act)
+
+    return transform
+
+
+def _transform_planes(g: Geometry, act: Any, seen_as: Any) -> Any:
+    kernel, plane, apart = kernels("cpu_planes").transform, g.channels * g.inner, g.inner
+    shape = (g.channels, g.inner, 1, 0, g.outer * g.channels)
+
+    def transform(x: NDArray, out: NDArray, mean: NDArray, scale: NDArray, shift: NDArray | None) -> None:
+        to = None if out is x else _flat(out, seen_as)
+        kernel(_flat(x, seen_as), plane, apart, to, plane, apart, *shape, mean, scale, shift, None, 0, 0, act)
+
+    return transform
+
+
+def _train_rows(g: Geometry, act: Any, seen_as: Any) -> Any:
+    kernel = kernels("cpu_rows").train
+    pack, row_blocks, col_blocks = cuts.row_blocks(g)
+    shape = (g.outer, g.channels, g.inner, pack, row_blocks, col_blocks, *cuts.row_blocks(g, LONG)[1:], 0)
+
+    def train(x: NDArray, out: NDArray, gamma: NDArray, beta: NDArray | None, eps: float) -> tuple[NDArray, NDArray]:
+        to = None if out is x else _flat(out, seen_as)
+        parts = cuts.new_parts(row_blocks, g.channels, False, False)
+        kernel(_flat(x, seen_as), to, *shape, parts, gamma, beta, eps, act)
+        return parts[1][0], parts[2][0]
+
+    return train
+
+
+def _train_planes(g: Geometry, act: Any, seen_as: Any) -> Any:
+    kernel, plane, apart = kernels("cpu_planes").train, g.channels * g.inner, g.inner
+    blocks, outer_blocks, inner_blocks = cuts.plane_blocks(g)
+    shape = (g.outer, g.channels, g.inner, blocks, outer_blocks, inner_blocks, 0, blocks, None)
+
+    def train(x: NDArray, out: NDArray, gamma: NDArray, beta: NDArray | None, eps: float) -> tuple[NDArray, NDArray]:
+        to = None if out is x else _flat(out, seen_as)
+        parts = cuts.new_parts(outer_blocks * inner_blocks, g.channels, False, False)
+        shift = np.zeros(g.channels) if beta is None else beta
+        kernel(_flat(x, seen_as), plane, apart, to, plane, apart, *shape, parts, gamma, shift, eps, None, 0, 0, act)
+        return parts[1][0], parts[2][0]
+
+    return train
+
+
+def _flat(a: NDArray, seen_as: Any) -> NDArray:
+    return a.reshape(-1) if seen_as is a.dtype else a.reshape(-1).view(seen_as)
