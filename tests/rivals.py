@@ -1,15 +1,35 @@
-"""The one table of rivals: what people use today, each doing the same work on the same NumPy array."""
+"""The one table of rivals: what people use today, each doing the same work on the same NumPy array.
+
+The work itself is that of the benchmarks (`asv_bench/contenders`), in the form that gives a new array.
+"""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 Work = Callable[[], Any]
+
+
+def from_the_suite(name: str) -> Any:
+    """A module of the benchmarks' folder, which is not installed."""
+    sys.path.insert(0, os.fspath(SUITE))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(os.fspath(SUITE))
+
+
+SUITE = Path(__file__).parent.parent / "asv_bench"
+CONTENDERS = from_the_suite("contenders")
+EPS: float = CONTENDERS.EPS
 
 
 @dataclass(frozen=True)
@@ -21,110 +41,31 @@ class Rival:
     """
 
     name: str
-    package: str
-    moments: Callable[[np.ndarray, int], Work | None]
-    inference: Callable[[np.ndarray, int], Work | None]
-    training: Callable[[np.ndarray, int], Work | None]
 
     @property
     def available(self) -> bool:
         """Whether its package is installed."""
-        return importlib.util.find_spec(self.package) is not None
+        return self.name not in CONTENDERS.missing()
+
+    def moments(self, x: np.ndarray, axis: int) -> Work | None:
+        """Mean and variance of x."""
+        return self._work("moments", x, axis)
+
+    def inference(self, x: np.ndarray, axis: int) -> Work | None:
+        """x normalized by its statistics, which are known before."""
+        return self._work("inference", x, axis)
+
+    def training(self, x: np.ndarray, axis: int) -> Work | None:
+        """x normalized by its statistics."""
+        return self._work("train", x, axis)
+
+    def _work(self, task: str, x: np.ndarray, axis: int) -> Work | None:
+        forms = CONTENDERS.peers(self.name, task, CONTENDERS.Problem(x, axis))
+        usual = [c for c in forms if not c.form]
+        return (lambda: usual[0].answer(usual[0].work())) if usual else None
 
     def __str__(self) -> str:
         return self.name
 
 
-EPS = 1e-5
-
-
-def _reduced(x: np.ndarray, axis: int) -> tuple[int, ...]:
-    return tuple(d for d in range(x.ndim) if d != axis % x.ndim)
-
-
-def _numpy_moments(x: np.ndarray, axis: int) -> Work:
-    def work() -> Any:
-        return x.mean(axis=_reduced(x, axis)), x.var(axis=_reduced(x, axis))
-
-    return work
-
-
-def _numpy_inference(x: np.ndarray, axis: int) -> Work:
-    mean = x.mean(axis=_reduced(x, axis), keepdims=True)
-    var = x.var(axis=_reduced(x, axis), keepdims=True)
-    return lambda: (x - mean) / np.sqrt(var + x.dtype.type(EPS))
-
-
-def _numpy_training(x: np.ndarray, axis: int) -> Work:
-    def work() -> Any:
-        mean = x.mean(axis=_reduced(x, axis), keepdims=True)
-        var = x.var(axis=_reduced(x, axis), keepdims=True)
-        return (x - mean) / np.sqrt(var + x.dtype.type(EPS))
-
-    return work
-
-
-def _scaler() -> Any:
-    from sklearn.preprocessing import StandardScaler
-
-    return StandardScaler()
-
-
-def _sklearn_moments(x: np.ndarray, axis: int) -> Work | None:
-    if x.ndim != 2 or axis % 2 != 1:
-        return None
-
-    def work() -> Any:
-        fitted = _scaler().fit(x)
-        return fitted.mean_, fitted.var_
-
-    return work
-
-
-def _sklearn_inference(x: np.ndarray, axis: int) -> Work | None:
-    if x.ndim != 2 or axis % 2 != 1:
-        return None
-    fitted = _scaler().fit(x)
-    return lambda: fitted.transform(x)
-
-
-def _sklearn_training(x: np.ndarray, axis: int) -> Work | None:
-    return None if x.ndim != 2 or axis % 2 != 1 else lambda: _scaler().fit_transform(x)
-
-
-def _tensor(x: np.ndarray, axis: int) -> Any:
-    """x as a tensor with the channels second, which is where PyTorch wants them, on the same memory."""
-    import torch
-
-    return torch.from_numpy(x).movedim(axis, 1) if x.ndim > 1 else torch.from_numpy(x)[None]
-
-
-def _torch_moments(x: np.ndarray, axis: int) -> Work:
-    import torch
-
-    tensor, reduced = torch.from_numpy(x), _reduced(x, axis)
-    return lambda: tuple(t.numpy() for t in reversed(torch.var_mean(tensor, dim=reduced, correction=0)))
-
-
-def _torch_batch_norm(training: bool) -> Callable[[np.ndarray, int], Work]:
-    def make(x: np.ndarray, axis: int) -> Work:
-        import torch
-
-        tensor = _tensor(x, axis)
-        var, mean = torch.var_mean(torch.from_numpy(x), dim=_reduced(x, axis), correction=0)
-
-        def work() -> Any:
-            with torch.no_grad():
-                y = torch.nn.functional.batch_norm(tensor, mean.clone(), var.clone(), training=training, eps=EPS)
-            return y.movedim(1, axis).numpy()
-
-        return work
-
-    return make
-
-
-RIVALS = (
-    Rival("numpy", "numpy", _numpy_moments, _numpy_inference, _numpy_training),
-    Rival("scikit-learn", "sklearn", _sklearn_moments, _sklearn_inference, _sklearn_training),
-    Rival("pytorch", "torch", _torch_moments, _torch_batch_norm(False), _torch_batch_norm(True)),
-)
+RIVALS = tuple(Rival(name) for name in ("NumPy", "scikit-learn", "PyTorch", "JAX"))

@@ -11,13 +11,22 @@ import numpy as np
 
 BATCH = 7  # values of a reduced axis that any scale leaves, so that a variance means something
 
+# Relative and absolute error that one rounding of an output to its type leaves.
+TOLERANCE = {"float64": 1e-12, "float16": 2e-3, "bfloat16": 1.6e-2}
+
 # name: (shape of the memory in C order, channel axis, the view of it that is x)
 LAYOUTS = {
     "rows-3": ((2_796_202, 3), 1, lambda a: a),
+    "rows-16": ((524_288, 16), 1, lambda a: a),
     "rows-64": ((131_072, 64), 1, lambda a: a),
     "rows-1024": ((8192, 1024), 1, lambda a: a),
+    "rows-16384": ((512, 16_384), 1, lambda a: a),
     "nchw": ((32, 64, 64, 64), 1, lambda a: a),
     "nhwc": ((32, 64, 64, 64), 3, lambda a: a),
+    "nchw-3": ((56, 3, 224, 224), 1, lambda a: a),
+    "nhwc-3": ((56, 224, 224, 3), 3, lambda a: a),
+    "nchw-2048": ((84, 2048, 7, 7), 1, lambda a: a),
+    "nhwc-2048": ((84, 7, 7, 2048), 3, lambda a: a),
     "fortran": ((64, 131_072), 1, lambda a: a.T),
     "columns": ((131_072, 128), 1, lambda a: a[:, 32:96]),
     "strided": ((262_144, 128), 1, lambda a: a[::2, ::2]),
@@ -48,12 +57,21 @@ def scaled(shape, axis, factor=None):
     return tuple(n if d == axis else count(n, share) for d, n in enumerate(shape))
 
 
+def dtype_of(name):
+    """A dtype by its name; bfloat16 is a type of ml_dtypes."""
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)
+
+
 def draw(shape, dtype="float32", seed=0):
     """Values about 100 with a spread of 15, in C order, every page written."""
     x = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
     x *= 15
     x += 100
-    return x.astype(dtype, copy=False)
+    return x.astype(dtype_of(dtype), copy=False)
 
 
 def array(name, dtype="float32"):
@@ -65,32 +83,34 @@ def array(name, dtype="float32"):
 
 def touched(x):
     """A floating array like x, in the same order of memory, every page written."""
-    out = np.empty_like(x, dtype=x.dtype if x.dtype.kind == "f" else np.float32)
+    floating = x.dtype.kind == "f" or x.dtype.name == "bfloat16"
+    out = np.empty_like(x, dtype=x.dtype if floating else np.float32)
     out.fill(0)
     return out
 
 
-def check_moments(m, x, axis):
-    """AssertionError unless these are the moments of x."""
+def check_moments(m, x, axis, weight=None):
+    """AssertionError unless these are the moments of x; weight: how much each value counts, as it broadcasts to x."""
     from numbabn.kernels import reference
 
-    n, mean, m2 = reference.moments(x, (axis,))
+    n, mean, m2 = reference.moments(x, (axis,), weight)
     np.testing.assert_array_equal(m.count, n)
     np.testing.assert_allclose(m.mean, mean, rtol=1e-12, err_msg="mean")
     np.testing.assert_allclose(m.m2, m2, rtol=1e-10, err_msg="m2")
 
 
-def check_output(y, x, axis, mean, var, gamma=1.0, beta=0.0, eps=1e-5):
+def check_output(y, x, axis, mean, var, gamma=1.0, beta=0.0, eps=1e-5, tolerance=1e-6):
     """AssertionError unless y is x normalized by these."""
     from numbabn.kernels import reference
 
     expected = reference.normalize(x, (axis,), mean, var, gamma, beta, eps)
-    np.testing.assert_allclose(y, expected, rtol=1e-6, atol=1e-6, err_msg="output")
+    y = np.asarray(y).astype(np.float64)
+    np.testing.assert_allclose(y, expected, rtol=tolerance, atol=tolerance, err_msg="output")
 
 
-def check_trained(y, x, axis, gamma=1.0, beta=0.0, eps=1e-5):
+def check_trained(y, x, axis, gamma=1.0, beta=0.0, eps=1e-5, tolerance=1e-6):
     """AssertionError unless y is x normalized by its own moments."""
     from numbabn.kernels import reference
 
     n, mean, m2 = reference.moments(x, (axis,))
-    check_output(y, x, axis, mean, m2 / n, gamma, beta, eps)
+    check_output(y, x, axis, mean, m2 / n, gamma, beta, eps, tolerance)

@@ -44,6 +44,21 @@ class Extra:
     track_extra.unit = "bytes"
 
 
+class ExtraOfOthers:
+    """The same of the way back, and of moments without what is NaN."""
+
+    params = (("rows", "columns", "nchw"), ("backward", "omit"))
+    param_names = ("case", "verb")
+
+    def setup(self, case, verb):
+        self.extra = extra(case, max(1, round(64 * scale())), verb)[verb]
+
+    def track_extra(self, case, verb):
+        return self.extra
+
+    track_extra.unit = "bytes"
+
+
 class Peak:
     """The peak of a process with Python, numba, x and out in it: 32 MiB each."""
 

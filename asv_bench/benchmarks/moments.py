@@ -22,7 +22,7 @@ class Layouts:
 class DTypes:
     """Other types, which the kernels convert as they read."""
 
-    params = ("float64", "float16", "uint8", "int32", ">f4")
+    params = ("float64", "float16", "bfloat16", "uint8", "int32", ">f4")
     param_names = ("dtype",)
 
     def setup(self, dtype):

@@ -6,9 +6,9 @@ from . import check_moments, check_output, check_trained, draw, touched
 
 
 class Small:
-    """Microseconds a call: one observation, one small image."""
+    """Microseconds a call: one observation, small tables, small images."""
 
-    params = ("1x4", "1x64x7x7")
+    params = ("1x64", "32x64", "256x128", "8x16x28x28")
     param_names = ("shape",)
 
     def setup(self, shape):
@@ -21,6 +21,7 @@ class Small:
         check_trained(self.bn(self.x, training=True, out=self.out), self.x, 1)
         mean, var = self.bn.running_mean, self.bn.running_var
         check_output(self.bn(self.x, out=self.out), self.x, 1, mean, var)
+        check_moments(self.bn.update(self.x), self.x, 1)
 
     def normalize(self):
         return numbabn.normalize(self.x, 100.0, 225.0, axis=1, out=self.out)
@@ -39,3 +40,6 @@ class Small:
 
     def time_inference(self, shape):
         self.bn(self.x, out=self.out)
+
+    def time_update(self, shape):
+        self.bn.update(self.x)

@@ -4,9 +4,9 @@ import numpy as np
 
 import numbabn
 
-from . import array, check_moments, check_output, check_trained, touched
+from . import TOLERANCE, array, check_moments, check_output, check_trained, touched
 
-LAYOUTS = ("rows-3", "rows-64", "rows-1024", "nchw", "nhwc")
+LAYOUTS = ("rows-3", "rows-16", "rows-64", "rows-1024", "rows-16384", "nchw", "nhwc", "nchw-3", "nchw-2048", "fortran")
 
 
 class Function:
@@ -30,6 +30,22 @@ class Function:
 
     def time_fresh(self, layout):
         numbabn.batch_norm(self.x, self.gamma, self.beta, axis=self.axis)
+
+
+class DTypes:
+    """Other types: the output is of the same."""
+
+    params = tuple(TOLERANCE)
+    param_names = ("dtype",)
+
+    def setup(self, dtype):
+        self.x, self.axis = array("rows-64", dtype)
+        self.out = touched(self.x)
+        self.time_out_given(dtype)
+        check_trained(self.out, self.x, self.axis, tolerance=TOLERANCE[dtype])
+
+    def time_out_given(self, dtype):
+        numbabn.batch_norm(self.x, axis=self.axis, out=self.out)
 
 
 class Step:

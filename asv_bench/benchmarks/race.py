@@ -1,6 +1,7 @@
 """Timing several works against each other: alternating, so that whatever else the machine does hits all alike."""
 
 import gc
+import math
 import statistics
 import time
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ class Times:
         q1, _, q3 = statistics.quantiles(self.seconds, n=4, method="inclusive")
         return q1, q3
 
+    def over(self, calls):
+        """The times of one call, where a run was so many."""
+        return Times(tuple(s / calls for s in self.seconds))
+
 
 def timed(work):
     """(seconds, result) of one run."""
@@ -32,12 +37,13 @@ def timed(work):
     return time.perf_counter() - start, result
 
 
-def race(works, rounds, seldom=(), every=4):
-    """{name: Times} of works {name: callable}, each run once a round, and those in `seldom` in every few rounds.
+def race(works, rounds, seldom=None):
+    """{name: Times} of works {name: callable}, each run once a round; seldom {name: k}: in every k-th round only.
 
     The order turns from round to round, so that nobody always follows the same one. What a run returns is
     given back to the system outside of its time.
     """
+    seldom = seldom or {}
     names, seconds = list(works), {name: [] for name in works}
     collects = gc.isenabled()
     gc.collect()
@@ -45,7 +51,7 @@ def race(works, rounds, seldom=(), every=4):
     try:
         for r in range(rounds):
             for name in names[r % len(names) :] + names[: r % len(names)]:
-                if name in seldom and r % every:
+                if r % seldom.get(name, 1):
                     continue
                 duration, result = timed(works[name])
                 del result
@@ -54,3 +60,25 @@ def race(works, rounds, seldom=(), every=4):
         if collects:
             gc.enable()
     return {name: Times(tuple(s)) for name, s in seconds.items()}
+
+
+def calls_for(work, seconds):
+    """How often to repeat a work for a run of so many seconds."""
+    return max(1, math.ceil(seconds / max(timed(work)[0], 1e-9)))
+
+
+def repeated(work, calls):
+    """A work that does another so often."""
+
+    def many():
+        for _ in range(calls):
+            work()
+
+    return many
+
+
+def race_of_calls(works, rounds, seconds, seldom=None):
+    """`race`, where each run repeats its work for so many seconds at least; the times are those of one call."""
+    calls = {name: calls_for(work, seconds) for name, work in works.items()}
+    found = race({name: repeated(work, calls[name]) for name, work in works.items()}, rounds, seldom)
+    return {name: times.over(calls[name]) for name, times in found.items()}
