@@ -18,7 +18,7 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-versus: $(VENV)/.test
+versus: $(VENV)/.bench
 	$(BIN)/python asv_bench/versus.py
 
 clean:
@@ -33,6 +33,10 @@ $(VENV)/.run: pyproject.toml $(BIN)/python
 
 $(VENV)/.test: pyproject.toml $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+$(VENV)/.bench: pyproject.toml $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	touch $@
 
 $(VENV)/.lint: pyproject.toml $(BIN)/python

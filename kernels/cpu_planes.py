@@ -11,7 +11,7 @@ from .activation import activate
 from .half import beside, load, part_of, plus, store
 from .jit import helper, kernel, maybe, pasted, reduction
 from .more import clear_extremes, fold_extremes, like, tally_extremes
-from .weights import deviation, reach, view_of_run, weigh
+from .weights import deviation, reach, view_of_run, weigh, weighted
 from .welford import merge_tree, scale_of, take_in
 
 TILE = 8192  # values between two merges
@@ -26,7 +26,7 @@ def _sums(x, view, pivot, higher):
         v = load(x, i)
         w = weigh(view, v, i)
         d = deviation(view, v, pivot, w)
-        e = w * d
+        e = weighted(view, w, d)
         s0 += 0.0 if view is None else w
         s1 += e
         s2 += e * d

@@ -12,7 +12,7 @@ from .activation import activate
 from .half import beside, load, part_from, part_of, plus, store
 from .jit import helper, inlined, kernel, maybe, pasted
 from .more import clear_extremes, clear_higher, fold_extremes, like, tally_extremes, tally_higher
-from .weights import block_of, deviation, reach, rows_from, view_of_row, weigh
+from .weights import block_of, deviation, reach, rows_from, view_of_row, weigh, weighted
 from .welford import merge_tree, scale_of, take_in
 
 TILE = 1024  # rows between two merges: the bound on the error of M2 grows with it, the cost falls
@@ -27,8 +27,8 @@ def _add_row(x, view, pivot, sums):
         w = weigh(view, v, j)
         d = deviation(view, v, pivot[j], w)
         _count(view, s0, j, w)
-        s1[j] += w * d
-        s2[j] += w * d * d
+        s1[j] += weighted(view, w, d)
+        s2[j] += weighted(view, w, d) * d
         tally_higher(higher, j, w, d)
         tally_extremes(extremes, j, reach(view, j), w, v)
 
@@ -54,14 +54,14 @@ def _add_rows(x, stride, rows, pick, pivot, sums):
         at = i * stride
         r0, r1, r2, r3 = x[at:], x[at + h :], x[at + 2 * h :], x[at + 3 * h :]
         r4, r5, r6, r7 = x[at + 4 * h :], x[at + 5 * h :], x[at + 6 * h :], x[at + 7 * h :]
-        k0 = view_of_row(pick, i)
-        k1 = view_of_row(pick, i + step)
-        k2 = view_of_row(pick, i + 2 * step)
-        k3 = view_of_row(pick, i + 3 * step)
-        k4 = view_of_row(pick, i + 4 * step)
-        k5 = view_of_row(pick, i + 5 * step)
-        k6 = view_of_row(pick, i + 6 * step)
-        k7 = view_of_row(pick, i + 7 * step)
+        k0 = view_of_row(pick, i, 0)
+        k1 = view_of_row(pick, i + step, 1)
+        k2 = view_of_row(pick, i + 2 * step, 2)
+        k3 = view_of_row(pick, i + 3 * step, 3)
+        k4 = view_of_row(pick, i + 4 * step, 4)
+        k5 = view_of_row(pick, i + 5 * step, 5)
+        k6 = view_of_row(pick, i + 6 * step, 6)
+        k7 = view_of_row(pick, i + 7 * step, 7)
         for j in range(s1.size):
             p = pivot[j]
             v0, v1, v2, v3 = load(r0, j), load(r1, j), load(r2, j), load(r3, j)
@@ -72,13 +72,13 @@ def _add_rows(x, stride, rows, pick, pivot, sums):
             d2, d3 = deviation(k2, v2, p, w2), deviation(k3, v3, p, w3)
             d4, d5 = deviation(k4, v4, p, w4), deviation(k5, v5, p, w5)
             d6, d7 = deviation(k6, v6, p, w6), deviation(k7, v7, p, w7)
-            e0, e1, e2, e3 = w0 * d0, w1 * d1, w2 * d2, w3 * d3
-            e4, e5, e6, e7 = w4 * d4, w5 * d5, w6 * d6, w7 * d7
+            e0, e1, e2, e3 = weighted(k0, w0, d0), weighted(k1, w1, d1), weighted(k2, w2, d2), weighted(k3, w3, d3)
+            e4, e5, e6, e7 = weighted(k4, w4, d4), weighted(k5, w5, d5), weighted(k6, w6, d6), weighted(k7, w7, d7)
             _count(k0, s0, j, ((w0 + w1) + (w2 + w3)) + ((w4 + w5) + (w6 + w7)))
             s1[j] += ((e0 + e1) + (e2 + e3)) + ((e4 + e5) + (e6 + e7))
             s2[j] += ((e0 * d0 + e1 * d1) + (e2 * d2 + e3 * d3)) + ((e4 * d4 + e5 * d5) + (e6 * d6 + e7 * d7))
     for i in range(8 * step, rows):
-        _add_row(x[i * stride :], view_of_row(pick, i), pivot, sums)
+        _add_row(x[i * stride :], view_of_row(pick, i, 0), pivot, sums)
 
 
 @helper
@@ -116,7 +116,7 @@ def _firsts(x, stride, rows, inner, pack, pick, count, out):
 @helper
 def _first(x, stride, rows, inner, pack, pick, c, channels):
     for i in range(rows):
-        view = view_of_row(pick, i)
+        view = view_of_row(pick, i, 0)
         for k in range(pack):
             at = (k * channels + c) * inner
             for j in range(at, at + inner):

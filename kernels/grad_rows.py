@@ -77,14 +77,14 @@ def _block(dy, dy_stride, x, x_stride, rows, width, pick, mean, act, residual, s
     for i in range(quarter):
         _add_four_rows(
             dy[i * dy_stride :], x[i * x_stride :], quarter * x_stride, quarter * dy_stride,
-            view_of_row(pick, i), view_of_row(pick, i + quarter),
-            view_of_row(pick, i + 2 * quarter), view_of_row(pick, i + 3 * quarter), mean, act,
+            view_of_row(pick, i, 0), view_of_row(pick, i + quarter, 1),
+            view_of_row(pick, i + 2 * quarter, 2), view_of_row(pick, i + 3 * quarter, 3), mean, act,
             part_from(residual, i * step), part_from(residual, (i + quarter) * step),
             part_from(residual, (i + 2 * quarter) * step), part_from(residual, (i + 3 * quarter) * step), s1, s2,
         )  # fmt: skip
     for i in range(4 * quarter, rows):
         other = part_from(residual, i * step)
-        _add_row(dy[i * dy_stride :], x[i * x_stride :], view_of_row(pick, i), mean, act, other, s1, s2)
+        _add_row(dy[i * dy_stride :], x[i * x_stride :], view_of_row(pick, i, 0), mean, act, other, s1, s2)
 
 
 @helper
@@ -158,12 +158,13 @@ def _rows(
         p2, q2, r2 = h * dy_stride, h * x_stride, h * dx_stride
         _two_rows(
             dy[p : p + width], dy[p2 : p2 + width], x[q : q + width], x[q2 : q2 + width], dx[r : r + width],
-            dx[r2 : r2 + width], view_of_row(pick, i), view_of_row(pick, h), mean, act, a, b, k,
+            dx[r2 : r2 + width], view_of_row(pick, i, 0), view_of_row(pick, h, 1), mean, act, a, b, k,
         )  # fmt: skip
     for i in range(2 * half, rows):
         p, q, r = i * dy_stride, i * x_stride, i * dx_stride
         other, z = part_of(residual, i * step, width), part_of(dz, i * dz_stride, width)
-        _row(dy[p : p + width], x[q : q + width], dx[r : r + width], z, view_of_row(pick, i), mean, act, other, a, b, k)
+        view = view_of_row(pick, i, 0)
+        _row(dy[p : p + width], x[q : q + width], dx[r : r + width], z, view, mean, act, other, a, b, k)
 
 
 def _into(dx, dy, at):

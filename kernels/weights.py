@@ -40,11 +40,18 @@ class Scattered(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """`Scattered`, with the place of each column worked out: column j of row r at ``r * row + at[j]``."""
+    """`Scattered`, with the place of each column worked out: column j of row r at ``r * row + at[j]``.
+
+    A row is gathered into one of the rows of `buffer`, (AT_ONCE, columns), before it is used; where row is 0, once.
+    """
 
     flat: Any
     row: int
     at: Any
+    buffer: Any
+
+
+AT_ONCE = 8  # rows that a kernel looks at together
 
 
 # A block of rows ------------------------------------------------------------------------------------
@@ -58,14 +65,14 @@ def opened(form, first, c0, channels, pack, inner):
         return Dense(form.flat[first * form.outer + c0 * form.channel :], pack * form.outer, 0)
     if isinstance(form, Constant):
         return Constant(form.flat[first * form.outer :], pack * form.outer, 0)
-    at = _places(channels, pack, inner, form.outer, form.channel, form.inner)
-    return Columns(form.flat[first * form.outer + c0 * form.channel :], pack * form.outer, at)
+    flat = form.flat[first * form.outer + c0 * form.channel :]
+    return _columns(flat, pack * form.outer, _places(channels, pack, inner, form.outer, form.channel, form.inner))
 
 
 @helper
 def _places(channels, pack, inner, by_row, by_channel, by_inner):
     """Where the columns of a wide row have their values; (pack * channels * inner,)."""
-    at = np.empty(pack * channels * inner, np.int64)
+    at = np.empty(pack * channels * inner, np.uint64)  # unsigned: no index from the end, which would cost a branch
     j = 0
     for k in range(pack):
         for c in range(channels):
@@ -73,6 +80,30 @@ def _places(channels, pack, inner, by_row, by_channel, by_inner):
                 at[j] = k * by_row + c * by_channel + i * by_inner
                 j += 1
     return at
+
+
+@helper
+def _columns(flat, row, at):
+    buffer = np.empty((AT_ONCE, at.size))
+    if row == 0:
+        for k in range(AT_ONCE):
+            _gather(flat, at, buffer[k])
+    return Columns(flat, row, at, buffer)
+
+
+@helper
+def _gather(flat, at, out):
+    for j in range(at.size):
+        out[j] = load(flat, at[j])
+
+
+@helper
+def _gathered(form, r, slot):
+    """Row r of `Columns`, in one of the rows of its buffer."""
+    out = form.buffer[slot]
+    if form.row != 0:
+        _gather(form.flat[r * form.row :], form.at, out)
+    return out
 
 
 @overload(opened)
@@ -87,7 +118,7 @@ def _opened(form, first, c0, channels, pack, inner):
             form.flat[first * form.outer :], pack * form.outer, 0
         )
     if kind is Scattered:
-        return lambda form, first, c0, channels, pack, inner: Columns(
+        return lambda form, first, c0, channels, pack, inner: _columns(
             form.flat[first * form.outer + c0 * form.channel :],
             pack * form.outer,
             _places(channels, pack, inner, form.outer, form.channel, form.inner),
@@ -95,27 +126,27 @@ def _opened(form, first, c0, channels, pack, inner):
     return lambda form, first, c0, channels, pack, inner: None
 
 
-def row_of(form, r):
-    """What `at` takes, for row r of an opened form."""
+def row_of(form, r, slot):
+    """What `at` takes, for row r of an opened form; slot: which of the rows that are looked at together."""
     if form is None:
         return None
     if isinstance(form, Constant):
         return load(form.flat, r * form.outer)
     if isinstance(form, Columns):
-        return form.flat[r * form.row :], form.at
+        return _gathered(form, r, slot)
     return form.flat[r * form.outer :]
 
 
 @overload(row_of)
-def _row_of(form, r):
+def _row_of(form, r, slot):
     kind = getattr(form, "instance_class", None)
     if kind is Constant:
-        return lambda form, r: load(form.flat, r * form.outer)
+        return lambda form, r, slot: load(form.flat, r * form.outer)
     if kind is Columns:
-        return lambda form, r: (form.flat[r * form.row :], form.at)
+        return lambda form, r, slot: _gathered(form, r, slot)
     if kind is Dense:
-        return lambda form, r: form.flat[r * form.outer :]
-    return lambda form, r: None
+        return lambda form, r, slot: form.flat[r * form.outer :]
+    return lambda form, r, slot: None
 
 
 @maybe
@@ -130,10 +161,10 @@ def block_of(pick, first, c0, channels, pack, inner):
 
 
 @maybe
-def view_of_row(pick, r):
+def view_of_row(pick, r, slot):
     """An opened pick at row r, as `weigh` takes it."""
     where, weights, omit = pick
-    return row_of(where, r), row_of(weights, r), omit
+    return row_of(where, r, slot), row_of(weights, r, slot), omit
 
 
 def later(form, t):
@@ -141,7 +172,7 @@ def later(form, t):
     if form is None:
         return None
     if isinstance(form, Columns):
-        return Columns(form.flat[t * form.row :], form.row, form.at)
+        return Columns(form.flat[t * form.row :], form.row, form.at, form.buffer)
     return type(form)(form.flat[t * form.outer :], form.outer, 0)
 
 
@@ -151,7 +182,7 @@ def _later(form, t):
     if kind is Constant:
         return lambda form, t: Constant(form.flat[t * form.outer :], form.outer, 0)
     if kind is Columns:
-        return lambda form, t: Columns(form.flat[t * form.row :], form.row, form.at)
+        return lambda form, t: Columns(form.flat[t * form.row :], form.row, form.at, form.buffer)
     if kind is Dense:
         return lambda form, t: Dense(form.flat[t * form.outer :], form.outer, 0)
     return lambda form, t: None
@@ -197,11 +228,9 @@ def view_of_run(pick, o, c, i):
 
 
 def at(view, j):
-    """Element j of a view: an array, one number for all, or an array and the place of each column."""
+    """Element j of a view: an array, or one number for all."""
     if view is None:
         return 1.0
-    if isinstance(view, tuple):
-        return load(view[0], view[1][j])
     return load(view, j) if np.ndim(view) else float(view)
 
 
@@ -209,8 +238,6 @@ def at(view, j):
 def _at(view, j):
     if isinstance(view, types.NoneType):
         return lambda view, j: 1.0
-    if isinstance(view, types.BaseTuple):
-        return lambda view, j: load(view[0], view[1][j])
     if isinstance(view, types.Array):
         return lambda view, j: load(view, j)
     return lambda view, j: view
@@ -249,6 +276,15 @@ def deviation(view, value, pivot, w):
     if view is None:
         return value - pivot
     return value - pivot if w != 0.0 else 0.0
+
+
+@helper
+def weighted(view, w, d):
+    """w * d, where a weight is more than 1 or 0; a `deviation` that does not count is 0 already."""
+    if view is None:
+        return d
+    _, weights, _ = view
+    return d if weights is None else w * d
 
 
 @helper

@@ -99,7 +99,7 @@ def _flat(parameter: NDArray | None) -> NDArray | None:
 
 def lane_of(engine: Backend, o: Options, x: Any, out: Any) -> tuple[Prepared, NDArray] | None:
     """`lane` for the options of a BatchNorm, whose channels x must have."""
-    if type(x) is not np.ndarray:
+    if type(x) is not np.ndarray or x.ndim == 0:
         return None
     found = lane(engine, x, out, checks.channel_axes(o.axis, x.ndim), o.activation)
     return None if found is None or found[0].channel_shape != o.channels else found

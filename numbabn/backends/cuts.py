@@ -14,6 +14,7 @@ from ..layout import KEPT, Geometry, Spread, Window
 ITEMS = 128  # the most parts of one reduction, and so the most threads that share it
 GRAIN = 131072  # values in an item at least: work that outweighs handing it out by far
 NARROW = 128  # columns that several short rows fill together: full vectors, parameters that stay in L1
+BY_ITSELF = 16  # columns of a row that is worth taking by itself where all of it has one weight
 WIDE = 2048  # columns of a block of a longer row: accumulators that stay in L2, long sequential reads
 FEW = 32  # a run of fewer values is normalized as part of a row, a longer one by itself
 LONG = 8192  # values that a block of neighbouring planes has at least, and a block of a row to normalize at most
@@ -32,11 +33,18 @@ def row_blocks(g: Geometry, wide: int = WIDE) -> tuple[int, int, int]:
     """(rows packed into one, blocks of rows, blocks of columns)."""
     row = g.channels * g.inner
     contiguous = all(g.outer_stride[name] == row for name in g.arrays)
-    pack = max(1, min(NARROW // row, g.outer)) if contiguous else 1
+    # A weight for each row of many columns is one number to a row by itself, and a gather to several together.
+    by_row = bool(g.picks) and row >= BY_ITSELF and all(_one_for_a_row(g, name) for name in g.picks)
+    pack = max(1, min(NARROW // row, g.outer)) if contiguous and not by_row else 1
     col_blocks = min(g.channels, -(-row // wide))
     wanted = min(ITEMS, max(1, g.size // GRAIN))
     blocks = max(1, min(-(-wanted // col_blocks), g.outer // (8 * pack)))
     return pack, blocks, col_blocks
+
+
+def _one_for_a_row(g: Geometry, name: str) -> bool:
+    """Whether a pick has one value for all of a row."""
+    return (g.channels == 1 or g.channel_stride[name] == 0) and (g.inner == 1 or g.inner_stride[name] == 0)
 
 
 @lru_cache(KEPT)
