@@ -33,7 +33,7 @@ def goal(row):
         return _held(ours, copy, 1.25, "copy")
     if read is None:
         return None
-    if task in ("moments", "update"):
+    if task == "moments":
         return _held(ours, read, 1.15, "read")
     if task == "train":
         return _held(ours, read + copy, 1.10, "(read + copy)")

@@ -4,7 +4,7 @@ import contenders
 import goals
 from benchmarks.race import race, race_of_calls, timed
 
-SLOW = {10: 4, 100: 12}  # who takes so many copies is timed in every so manieth round
+SLOW = {10: 4, 100: 12}  # copies that a run takes: then it runs in every 4th, in every 12th round only
 SMALL_RUN = 2e-3  # seconds that a run of a small array lasts, by repeating the call
 
 

@@ -1,0 +1,128 @@
+"""The gate: what it makes of ratios, and that it runs two builds of a commit. Nothing here asserts a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rivals import SUITE, from_the_suite
+
+RATIOS = from_the_suite("gating.ratios")
+WORKER = from_the_suite("gating.worker")
+ROOT = SUITE.parent
+LIMITS = (1.10, 1.05)
+
+
+def noisy(factor: float, rounds: int = 40, seed: int = 0) -> np.ndarray:
+    """Ratios as a shared machine gives them: some percent of noise, and now and then an outlier."""
+    rng = np.random.default_rng(seed)
+    ratios = factor * np.exp(rng.normal(0, 0.05, rounds))
+    ratios[rng.random(rounds) < 0.1] *= rng.uniform(0.4, 2.5)
+    return ratios
+
+
+def test_a_planted_slowdown_is_found_and_none_is_not() -> None:
+    assert all(RATIOS.judged(noisy(1.2, seed=seed), *LIMITS).slower for seed in range(100))
+    assert not any(RATIOS.judged(noisy(1.0, seed=seed), *LIMITS).slower for seed in range(100))
+    assert not any(RATIOS.judged(noisy(1 / 1.2, seed=seed), *LIMITS).slower for seed in range(100))
+
+
+def test_the_interval_holds_the_truth() -> None:
+    held = [low <= 1.1 <= high for low, high in (RATIOS.interval(noisy(1.1, seed=seed)) for seed in range(200))]
+    assert sum(held) >= 160  # nominally 190; the noise is drawn with outliers
+
+
+def test_the_interval_is_that_of_the_median() -> None:
+    assert RATIOS.interval([1.3] * 9) == (1.3, 1.3)
+    assert RATIOS.interval(noisy(1.0)) == RATIOS.interval(noisy(1.0))  # nothing drawn anew
+    few, many = (RATIOS.interval(noisy(1.0, n)) for n in (10, 400))
+    assert many[1] - many[0] < few[1] - few[0]
+    low, high = RATIOS.interval(noisy(1.0), confidence=0.5)
+    wide = RATIOS.interval(noisy(1.0), confidence=0.99)
+    assert wide[0] < low < 1.05
+    assert 0.95 < high < wide[1]
+
+
+@pytest.mark.parametrize(
+    ("ratios", "slower"),
+    [
+        ([1.11] * 20, True),
+        ([1.09] * 20, False),  # not beyond the limit
+        ([1.5] * 11 + [1.0] * 9, False),  # beyond it, and not sure
+        ([0.5] * 20, False),
+    ],
+)
+def test_both_limits_count(ratios: list[float], slower: bool) -> None:
+    verdict = RATIOS.judged(ratios, *LIMITS)
+    assert verdict.slower is slower
+    assert verdict.low <= verdict.median <= verdict.high
+
+
+@pytest.mark.parametrize("ratios", [[], [1.0, 0.0], [1.0, float("nan")], [[1.0]]])
+def test_what_is_no_ratio_is_refused(ratios: list[float]) -> None:
+    with pytest.raises(ValueError, match="no ratios"):
+        RATIOS.interval(ratios)
+
+
+@pytest.mark.parametrize(("plant", "expected"), [(1.0, 10.0), (1.2, 12.0), (2.0, 20.0)])
+def test_the_plant_is_inside_of_what_is_timed(plant: float, expected: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of its own: work takes a second, a look at the clock next to nothing."""
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 1e-3
+        return now
+
+    def work() -> None:
+        nonlocal now
+        now += 1.0
+
+    monkeypatch.setattr(WORKER.time, "perf_counter", clock)
+    assert WORKER.timed(work, 10, plant) == pytest.approx(expected, abs=0.02)
+
+
+def gate(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, os.fspath(SUITE / "gate.py"), *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+needs_git = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="builds commits of the repository")
+
+
+@needs_git
+def test_it_builds_and_runs_both(tmp_path: Path) -> None:
+    file = tmp_path / "gate.json"
+    options = ["--jobs", "small inference", "--rounds", "2", "--run", "0.001", "--threads", "1", "--plant", "1.2"]
+    done = gate("HEAD", "HEAD", *options, "--builds", str(tmp_path / "builds"), "--json", str(file))
+    assert done.returncode in (0, 1), done.stderr
+    report = json.loads(file.read_text())
+    (row,) = report["rows"]
+    assert row["job"] == "small inference"
+    assert len(row["ratios"]) == 2
+    assert done.returncode == int(row["slower"])
+    assert ("SLOWER" in done.stdout) == row["slower"]
+    assert report["commits"]["base"] == report["commits"]["head"]
+    assert "slowed down on purpose" in done.stdout
+    assert len(list((tmp_path / "builds").glob("*/site/numbabn/__init__.py"))) == 1
+
+
+@needs_git
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("no-such-commit",), "no-such-commit"),
+        (("HEAD", "--jobs", "sleep"), "no job is called sleep"),
+        (("HEAD", "--rounds", "0"), "--rounds"),
+    ],
+)
+def test_it_refuses(options: tuple[str, ...], words: str) -> None:
+    done = gate(*options)
+    assert done.returncode != 0
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
