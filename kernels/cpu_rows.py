@@ -10,12 +10,14 @@ import numpy as np
 
 from .activation import activate
 from .half import beside, load, part_from, part_of, plus, store
-from .jit import helper, inlined, kernel, maybe, pasted
+from .jit import helper, inlined, kernel, maybe, pasted, reduction
 from .more import clear_extremes, clear_higher, fold_extremes, like, tally_extremes, tally_higher
 from .weights import block_of, deviation, reach, rows_from, view_of_row, weigh, weighted
 from .welford import merge_tree, scale_of, take_in
 
-TILE = 1024  # rows between two merges: the bound on the error of M2 grows with it, the cost falls
+# Rows between two merges: the error of M2 may grow with them, the cost falls. An eighth of them is odd, so that the
+# eight rows that are read together do not meet in the same few lines of the first-level cache.
+TILE = 8 * 129
 
 
 @helper
@@ -84,12 +86,14 @@ def _add_rows(x, stride, rows, pick, pivot, sums):
 @helper
 def _spread(value, inner, pack, out):
     """Repeat (channels,) over the pack x channels x inner columns of a wide row."""
-    j = 0
-    for _ in range(pack):
-        for c in range(value.size):
-            for _ in range(inner):
-                out[j] = value[c]
-                j += 1
+    for k in range(pack):
+        some = out[k * value.size * inner :]
+        if inner == 1:
+            for c in range(value.size):
+                some[c] = value[c]
+        else:
+            for c in range(value.size):
+                some[c * inner : (c + 1) * inner] = value[c]
 
 
 @helper
@@ -141,9 +145,12 @@ def _block(x, stride, rows, inner, pack, pick, parts, b, c0, channels):
         s1[:] = s2[:] = 0.0
         clear_higher(higher)
         clear_extremes(extremes)
-        s0[:] = 0.0 if pick is not None else n
+        if pick is None:
+            s0[:channels] = n
+        else:
+            s0[:] = 0.0
         _add_rows(part, pack * stride, n, seen, pivot, (s0, s1, s2, higher, extremes))
-        _fold(s0, channels, inner, pack)
+        _fold_counts(pick, s0, channels, inner, pack)
         _fold(s1, channels, inner, pack)
         _fold(s2, channels, inner, pack)
         _fold_higher(higher, channels, inner, pack)
@@ -159,9 +166,26 @@ def _fold(sums, channels, inner, pack):
             total = 0.0
             for k in range(pack):
                 at = (k * channels + c) * inner
-                for j in range(at, at + inner):
-                    total += sums[j]
+                total += sums[at] if inner == 1 else _total(sums[at : at + inner])
             sums[c] = total  # no later channel has a column before this one
+
+
+@reduction
+def _total(values):
+    total = 0.0
+    for j in range(values.size):
+        total += values[j]
+    return total
+
+
+@helper
+def _fold_counts(pick, counts, channels, inner, pack):
+    """`_fold` of the weights; without a pick all columns have the same."""
+    if pick is not None:
+        _fold(counts, channels, inner, pack)
+    elif pack * inner > 1:
+        for c in range(channels):
+            counts[c] *= pack * inner
 
 
 @helper

@@ -10,7 +10,7 @@ from ..arithmetic import batch_scale
 from ..arrays import NDArray
 from ..layout import Layout, Window
 from . import cuts
-from .cuts import GRAIN, LONG, kernels
+from .cuts import GRAIN, kernels
 from .gradients import grad_inputs, grad_sums
 from .ready import prepared
 from .scratch import Run, channel_numbers, groups_of, here, kept_of, scratch
@@ -75,8 +75,13 @@ def _transform(
 
 
 def _merged(parts: Parts) -> Parts:
-    if len(parts[0]) > 1:
-        kernels("welford").merge_tree(parts, 0, parts[0].shape[1])
+    each, channels = parts[0].shape
+    if each > 1:
+        merge = kernels("welford").merge_tree
+        blocks = max(1, min(cuts.ITEMS, each * channels // cuts.MERGES))
+        parallel_for(
+            lambda lo, hi: merge(parts, channels * lo // blocks, channels * hi // blocks), blocks, small=blocks == 1
+        )
     return _first(parts)
 
 
@@ -123,7 +128,7 @@ def _transform_window(
     other, outer, channel = window.of("residual")
     act = cuts.activation(activation)
     if cuts.by_rows(g):
-        pack, row_blocks, col_blocks = cuts.row_blocks(g, LONG)
+        pack, row_blocks, col_blocks = cuts.written_row_blocks(g)
         kernel = kernels("cpu_rows").transform
         shape = (g.outer, g.channels, g.inner, pack, row_blocks, col_blocks)
         items = row_blocks * col_blocks

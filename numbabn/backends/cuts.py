@@ -15,9 +15,12 @@ ITEMS = 128  # the most parts of one reduction, and so the most threads that sha
 GRAIN = 131072  # values in an item at least: work that outweighs handing it out by far
 NARROW = 128  # columns that several short rows fill together: full vectors, parameters that stay in L1
 BY_ITSELF = 16  # columns of a row that is worth taking by itself where all of it has one weight
-WIDE = 2048  # columns of a block of a longer row: accumulators that stay in L2, long sequential reads
+WIDE = 4096  # columns that a block of a longer row has at least: accumulators stay in L2, reads are long and sequential
+TALL = 256  # rows that a block has at least, where there are so many: closing one costs as much as some 30 rows
+PARTS = 65536  # partial results, parts x channels, that are kept beside 16 for each channel
 FEW = 128  # a run of fewer values is normalized as part of a row, a longer one by itself
 LONG = 8192  # values that a block of neighbouring planes has at least, and a block of a row to normalize at most
+MERGES = 16384  # merges of two parts of a channel that are worth handing out
 SPREAD = 8  # blocks of channels that are enough to keep all threads busy with whole channels
 CACHED = 16 << 20  # bytes that one thread's channels may take for a second read to come from a cache
 
@@ -29,17 +32,29 @@ def kernels(name: str) -> Any:
 
 
 @lru_cache(KEPT)
-def row_blocks(g: Geometry, wide: int = WIDE) -> tuple[int, int, int]:
-    """(rows packed into one, blocks of rows, blocks of columns)."""
+def row_blocks(g: Geometry) -> tuple[int, int, int]:
+    """(rows packed into one, blocks of rows, blocks of columns) of the moments."""
+    row, pack = g.channels * g.inner, _pack(g)
+    wanted = min(ITEMS, max(1, g.size // GRAIN))
+    blocks = max(1, min(wanted, g.outer // (TALL * pack), max(16, PARTS // g.channels)))
+    return pack, blocks, max(1, min(-(-wanted // blocks), row // WIDE, g.channels))
+
+
+@lru_cache(KEPT)
+def written_row_blocks(g: Geometry) -> tuple[int, int, int]:
+    """The same for a pass that keeps no sums."""
+    row, pack = g.channels * g.inner, _pack(g)
+    col_blocks = min(g.channels, -(-row // LONG))
+    wanted = min(ITEMS, max(1, g.size // GRAIN))
+    return pack, max(1, min(-(-wanted // col_blocks), g.outer // (8 * pack))), col_blocks
+
+
+def _pack(g: Geometry) -> int:
     row = g.channels * g.inner
     contiguous = all(g.outer_stride[name] == row for name in g.arrays)
     # A weight for each row of many columns is one number to a row by itself, and a gather to several together.
     by_row = bool(g.picks) and row >= BY_ITSELF and all(_one_for_a_row(g, name) for name in g.picks)
-    pack = max(1, min(NARROW // row, g.outer)) if contiguous and not by_row else 1
-    col_blocks = min(g.channels, -(-row // wide))
-    wanted = min(ITEMS, max(1, g.size // GRAIN))
-    blocks = max(1, min(-(-wanted // col_blocks), g.outer // (8 * pack)))
-    return pack, blocks, col_blocks
+    return max(1, min(NARROW // row, g.outer)) if contiguous and not by_row else 1
 
 
 def _one_for_a_row(g: Geometry, name: str) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from ..arrays import NDArray
 from ..layout import Layout, Window
 from . import cuts
-from .cuts import GRAIN, LONG, kernels
+from .cuts import GRAIN, kernels
 from .scratch import Run, channel_numbers, groups_of, here, kept_of, scratch
 from .threads import parallel_for
 
@@ -100,7 +100,7 @@ def _grad_inputs_of_window(
     if dx[0] is None:
         dx = (None, *dy[1:])  # in place, dx has the strides of dy
     if cuts.by_rows(g):
-        pack, row_blocks, col_blocks = cuts.row_blocks(g, LONG)
+        pack, row_blocks, col_blocks = cuts.written_row_blocks(g)
         rows = (*dy[:2], *x[:2], *dx[:2], *dz[:2], g.outer, g.channels, g.inner)
         cut = (pack, row_blocks, col_blocks)
         pick, kernel, items = (

@@ -9,7 +9,7 @@ import numpy as np
 from ..arrays import NDArray
 from ..layout import Geometry, Layout
 from . import Prepared, cuts
-from .cuts import GRAIN, LONG, kernels
+from .cuts import GRAIN, kernels
 
 
 def prepared(layout: Layout, activation: Any = None) -> Prepared | None:
@@ -25,7 +25,7 @@ def prepared(layout: Layout, activation: Any = None) -> Prepared | None:
 
 def _transform_rows(g: Geometry, act: Any, seen_as: Any) -> Any:
     kernel, row = kernels("cpu_rows").transform, g.channels * g.inner
-    pack, row_blocks, col_blocks = cuts.row_blocks(g, LONG)
+    pack, row_blocks, col_blocks = cuts.written_row_blocks(g)
     shape = (g.outer, g.channels, g.inner, pack, row_blocks, col_blocks, 0, row_blocks * col_blocks)
 
     def transform(x: NDArray, out: NDArray, mean: NDArray, scale: NDArray, shift: NDArray | None) -> None:
@@ -49,7 +49,7 @@ def _transform_planes(g: Geometry, act: Any, seen_as: Any) -> Any:
 def _train_rows(g: Geometry, act: Any, seen_as: Any) -> Any:
     kernel = kernels("cpu_rows").train
     pack, row_blocks, col_blocks = cuts.row_blocks(g)
-    shape = (g.outer, g.channels, g.inner, pack, row_blocks, col_blocks, *cuts.row_blocks(g, LONG)[1:], 0)
+    shape = (g.outer, g.channels, g.inner, pack, row_blocks, col_blocks, *cuts.written_row_blocks(g)[1:], 0)
 
     def train(x: NDArray, out: NDArray, gamma: NDArray, beta: NDArray | None, eps: float) -> tuple[NDArray, NDArray]:
         to = None if out is x else _flat(out, seen_as)

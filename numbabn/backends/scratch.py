@@ -9,7 +9,7 @@ import numpy as np
 
 from ..arrays import NDArray
 from ..layout import Layout, Window, contiguous_window, scratch_order, window_over
-from .cuts import ITEMS, WIDE
+from .cuts import ITEMS, PARTS
 
 Run = Callable[..., None]
 
@@ -21,7 +21,7 @@ def here(body: Callable[[int, int], None], items: int, small: bool = False) -> N
 
 def groups_of(layout: Layout, pieces: int) -> int:
     """Into how many groups the pieces of a reduction go: fewer where the results of one are long."""
-    return min(pieces, ITEMS if layout.channels <= WIDE else 8)
+    return min(pieces, ITEMS, max(8, PARTS // layout.channels))
 
 
 @contextlib.contextmanager
