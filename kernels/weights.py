@@ -195,6 +195,80 @@ def rows_from(pick, t):
     return later(where, t), later(weights, t), omit
 
 
+def rows_that_count(pick, rows):
+    """Which of an opened pick's rows count, where all of a row does or does not; else None."""
+    if not _by_row(pick):
+        return None
+    where, _, _ = pick
+    return _marked(where.flat, where.outer, rows)
+
+
+@helper
+def _marked(flat, step, rows):
+    found = np.empty(rows, np.intp)
+    n = 0
+    for i in range(rows):
+        found[n] = i
+        n += load(flat, i * step) != 0.0
+    return found[:n]
+
+
+def _by_row(pick):
+    return pick is not None and isinstance(pick[0], Constant) and pick[1] is pick[2] is None
+
+
+@overload(rows_that_count)
+def _rows_that_count(pick, rows):
+    if _typed_by_row(pick):
+        return lambda pick, rows: _marked(pick[0].flat, pick[0].outer, rows)
+    return lambda pick, rows: None
+
+
+def _typed_by_row(pick):
+    if not isinstance(pick, types.BaseTuple):
+        return False
+    where, weights, omit = pick
+    return getattr(where, "instance_class", None) is Constant and weights == omit == types.none
+
+
+def within_rows(pick):
+    """What is left to look at in the rows that count: the opened pick, or None."""
+    return None if _by_row(pick) else pick
+
+
+@overload(within_rows)
+def _within_rows(pick):
+    if _typed_by_row(pick):
+        return lambda pick: None
+    return lambda pick: pick
+
+
+def whole_counts(pick, width):
+    """Room to count the values of `width` columns in whole numbers, where nothing weighs more than 1; else None."""
+    return None if pick is None or _by_row(pick) or pick[1] is not None else np.empty(width, np.int32)
+
+
+@overload(whole_counts)
+def _whole_counts(pick, width):
+    if not isinstance(pick, types.BaseTuple) or _typed_by_row(pick) or pick[1] != types.none:
+        return lambda pick, width: None
+    return lambda pick, width: np.empty(width, np.int32)
+
+
+@helper
+def clear_counts(counted):
+    """0 for each column of `whole_counts`."""
+    if counted is not None:
+        counted[:] = 0
+
+
+@helper
+def take_counts(counted, weights):
+    """Write `whole_counts`, where there are any, into (width,) weights."""
+    if counted is not None:
+        weights[:] = counted
+
+
 # A run of one channel -------------------------------------------------------------------------------
 
 
@@ -268,6 +342,14 @@ def weigh(view, value, j):
         return 1.0
     _, _, omit = view
     return present(omit, value, reach(view, j))
+
+
+@helper
+def counts(view, value, j):
+    """1 if element j counts, whose value is given, and 0 if not; for a view without weights."""
+    where, _, omit = view
+    here = at(where, j) != 0.0
+    return np.int32(here if omit is None else here and value == value)
 
 
 @helper
