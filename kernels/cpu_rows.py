@@ -14,17 +14,13 @@ from .jit import helper, inlined, kernel, maybe, pasted, reduction
 from .more import clear_extremes, clear_higher, fold_extremes, like, tally_extremes, tally_higher
 from .weights import (
     block_of,
-    clear_counts,
-    counts,
     deviation,
     reach,
     rows_from,
     rows_that_count,
-    take_counts,
     view_of_row,
     weigh,
     weighted,
-    whole_counts,
     within_rows,
 )
 from .welford import merge_tree, scale_of, take_in
@@ -37,13 +33,12 @@ TILE = 8 * 129
 @helper
 def _add_row(x, view, pivot, sums):
     """Add one row's shifted values and squares; x, pivot: (width,), sums as in `_add_rows`."""
-    s0, counted, s1, s2, higher, extremes = sums
+    s0, s1, s2, higher, extremes = sums
     for j in range(s1.size):
         v = load(x, j)
         w = weigh(view, v, j)
         d = deviation(view, v, pivot[j], w)
-        _count_one(counted, view, v, j)
-        _count(view, counted, s0, j, w)
+        _count(view, s0, j, w)
         s1[j] += weighted(view, w, d)
         s2[j] += weighted(view, w, d) * d
         tally_higher(higher, j, w, d)
@@ -51,27 +46,9 @@ def _add_row(x, view, pivot, sums):
 
 
 @helper
-def _count(view, counted, s0, j, w):
-    if view is not None and counted is None:
+def _count(view, s0, j, w):
+    if view is not None:
         s0[j] += w
-
-
-@helper
-def _count_one(counted, view, value, j):
-    if counted is not None:
-        counted[j] += counts(view, value, j)
-
-
-@helper
-def _count_rows(counted, r0, r1, r2, r3, r4, r5, r6, r7, k0, k1, k2, k3, k4, k5, k6, k7):
-    """Count the values of eight rows in whole numbers, in a loop of its own: more of them fit a vector."""
-    if counted is not None:
-        for j in range(counted.size):
-            n0, n1 = counts(k0, load(r0, j), j), counts(k1, load(r1, j), j)
-            n2, n3 = counts(k2, load(r2, j), j), counts(k3, load(r3, j), j)
-            n4, n5 = counts(k4, load(r4, j), j), counts(k5, load(r5, j), j)
-            n6, n7 = counts(k6, load(r6, j), j), counts(k7, load(r7, j), j)
-            counted[j] += (n0 + n1 + n2 + n3) + (n4 + n5 + n6 + n7)
 
 
 @helper
@@ -92,11 +69,11 @@ def _place(order, i):
 def _add_rows(x, stride, rows, pick, pivot, sums):
     """Add `rows` rows, eight at a time, one from each eighth of them.
 
-    sums: weights (where there is a pick), the same in whole numbers (where there are no weights), values, squares,
-    each (width,), and the sums of `more.py`. Eight streams far apart are each sequential to the prefetcher: eight
-    neighbouring rows read side by side took twice the time for rows of 0.5 to 2 KB.
+    sums: weights (where there is a pick), values, squares, each (width,), and the sums of `more.py`. Eight streams
+    far apart are each sequential to the prefetcher: eight neighbouring rows read side by side took twice the time
+    for rows of 0.5 to 2 KB.
     """
-    s0, counted, s1, s2, higher, extremes = sums
+    s0, s1, s2, higher, extremes = sums
     order, pick = rows_that_count(pick, rows), within_rows(pick)
     rows = _number(order, rows, s0)
     step = rows // 8 if higher is None and extremes is None else 0  # with more to add, one row at a time
@@ -138,10 +115,9 @@ def _add_rows(x, stride, rows, pick, pivot, sums):
             d6, d7 = deviation(k6, v6, p, w6), deviation(k7, v7, p, w7)
             e0, e1, e2, e3 = weighted(k0, w0, d0), weighted(k1, w1, d1), weighted(k2, w2, d2), weighted(k3, w3, d3)
             e4, e5, e6, e7 = weighted(k4, w4, d4), weighted(k5, w5, d5), weighted(k6, w6, d6), weighted(k7, w7, d7)
-            _count(k0, counted, s0, j, ((w0 + w1) + (w2 + w3)) + ((w4 + w5) + (w6 + w7)))
+            _count(k0, s0, j, ((w0 + w1) + (w2 + w3)) + ((w4 + w5) + (w6 + w7)))
             s1[j] += ((e0 + e1) + (e2 + e3)) + ((e4 + e5) + (e6 + e7))
             s2[j] += ((e0 * d0 + e1 * d1) + (e2 * d2 + e3 * d3)) + ((e4 * d4 + e5 * d5) + (e6 * d6 + e7 * d7))
-        _count_rows(counted, r0, r1, r2, r3, r4, r5, r6, r7, k0, k1, k2, k3, k4, k5, k6, k7)
     for i in range(8 * step, rows):
         _add_row(x[_place(order, i) * stride :], view_of_row(pick, i, 0), pivot, sums)
 
@@ -199,7 +175,7 @@ def _block(x, stride, rows, inner, pack, pick, parts, b, c0, channels):
     width = pack * channels * inner
     count, mean = parts[0][b, c0 : c0 + channels], parts[1][b, c0 : c0 + channels]
     seed, pivot, s0, s1, s2 = np.empty(channels), np.empty(width), np.empty(width), np.empty(width), np.empty(width)
-    higher, extremes, counted = like(parts[3], width), like(parts[4], width), whole_counts(pick, width)
+    higher, extremes = like(parts[3], width), like(parts[4], width)
     for t in range(0, rows // pack, TILE):
         n = min(TILE, rows // pack - t)
         part, seen = x[t * pack * stride :], rows_from(pick, t)
@@ -212,9 +188,7 @@ def _block(x, stride, rows, inner, pack, pick, parts, b, c0, channels):
             s0[:channels] = n
         else:
             s0[:] = 0.0
-        clear_counts(counted)
-        _add_rows(part, pack * stride, n, seen, pivot, (s0, counted, s1, s2, higher, extremes))
-        take_counts(counted, s0)
+        _add_rows(part, pack * stride, n, seen, pivot, (s0, s1, s2, higher, extremes))
         _fold_counts(pick, s0, channels, inner, pack)
         _fold(s1, channels, inner, pack)
         _fold(s2, channels, inner, pack)

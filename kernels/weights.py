@@ -243,32 +243,6 @@ def _within_rows(pick):
     return lambda pick: pick
 
 
-def whole_counts(pick, width):
-    """Room to count the values of `width` columns in whole numbers, where nothing weighs more than 1; else None."""
-    return None if pick is None or _by_row(pick) or pick[1] is not None else np.empty(width, np.int32)
-
-
-@overload(whole_counts)
-def _whole_counts(pick, width):
-    if not isinstance(pick, types.BaseTuple) or _typed_by_row(pick) or pick[1] != types.none:
-        return lambda pick, width: None
-    return lambda pick, width: np.empty(width, np.int32)
-
-
-@helper
-def clear_counts(counted):
-    """0 for each column of `whole_counts`."""
-    if counted is not None:
-        counted[:] = 0
-
-
-@helper
-def take_counts(counted, weights):
-    """Write `whole_counts`, where there are any, into (width,) weights."""
-    if counted is not None:
-        weights[:] = counted
-
-
 # A run of one channel -------------------------------------------------------------------------------
 
 
@@ -342,14 +316,6 @@ def weigh(view, value, j):
         return 1.0
     _, _, omit = view
     return present(omit, value, reach(view, j))
-
-
-@helper
-def counts(view, value, j):
-    """1 if element j counts, whose value is given, and 0 if not; for a view without weights."""
-    where, _, omit = view
-    here = at(where, j) != 0.0
-    return np.int32(here if omit is None else here and value == value)
 
 
 @helper
