@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Compiled kernels are kept in the checkout, never beside installed packages.
 export NUMBA_CACHE_DIR := $(CURDIR)/.cache/numba
 
-.PHONY: run test lint versus clean
+.PHONY: run test lint versus bench-gate clean
 
 run: $(VENV)/.run
 	$(BIN)/numbabn demo
@@ -19,7 +19,12 @@ lint: $(VENV)/.lint
 	$(BIN)/mypy
 
 versus: $(VENV)/.bench
-	$(BIN)/python asv_bench/versus.py
+	$(BIN)/python asv_bench/versus.py --goals $(VERSUS_ARGS)
+
+# Is HEAD slower than BASE? make bench-gate BASE=main
+BASE ?= HEAD~1
+bench-gate: $(VENV)/.test
+	$(BIN)/python asv_bench/gate.py $(BASE) $(GATE_ARGS)
 
 clean:
 	rm -rf $(VENV) .cache build dist *.egg-info demo

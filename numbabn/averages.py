@@ -49,12 +49,13 @@ class Running:
         return Running, tuple(getattr(self, f.name) for f in fields(self))  # so that a copy is read-only too
 
     def but(self, **changes: Any) -> Running:
-        """The same with some fields changed: what `dataclasses.replace` does, several times as fast."""
+        """The same with some fields changed, several times as fast as `dataclasses.replace`.
+
+        New arrays are kept as they are, and may not be written to any more.
+        """
         new = object.__new__(Running)
         for name in FIELDS:
-            changed = name in changes
-            value = changes[name] if changed else getattr(self, name)
-            object.__setattr__(new, name, _frozen(value) if changed and name != "batches" else value)
+            _set(new, name, _kept(changes[name]) if name in changes else getattr(self, name))
         return new
 
     def arrays(self) -> dict[str, NDArray]:
@@ -62,6 +63,7 @@ class Running:
         return {name: a for name in ARRAYS if (a := getattr(self, name)) is not None}
 
 
+_set = object.__setattr__  # the one way into a frozen object
 FIELDS = tuple(f.name for f in fields(Running))
 ARRAYS = tuple(name for name in FIELDS if name != "batches")
 WINDOW = ("window_count", "window_mean", "window_m2")
@@ -250,13 +252,14 @@ RULES = {
 
 def _blended(old: Running, batch: Moments, f: NDArray | float, ddof: float, between: bool = False) -> Running:
     """``(1 - f) * old + f * batch``; with the variance between the two where `between`."""
-    var = (1 - f) * old.var + f * _variance(batch.m2, batch.count, ddof)
+    rest = 1 - f
+    var = rest * old.var + f * _variance(batch.m2, batch.count, ddof)
     if between:
-        var = var + f * (1 - f) * (batch.mean - old.mean) ** 2
+        var = var + f * rest * (batch.mean - old.mean) ** 2
     return old.but(
         batches=old.batches + 1,
         count=old.count + batch.count,
-        mean=(1 - f) * old.mean + f * batch.mean,
+        mean=rest * old.mean + f * batch.mean,
         var=var,
     )
 
@@ -302,6 +305,14 @@ def _variance(m2: NDArray, count: NDArray | float, ddof: float) -> NDArray:
     n = np.asarray(count)
     free = np.maximum(n - ddof, np.minimum(n, 1.0))
     return np.asarray(m2 / np.where(n > 0, free, 1.0))
+
+
+def _kept(value: Any) -> Any:
+    """A field as it is kept: arrays read-only, and an array that stands alone without a copy."""
+    if type(value) is np.ndarray and value.dtype == np.float64 and value.base is None:
+        value.flags.writeable = False
+        return value
+    return value if value is None or isinstance(value, int) else _frozen(value)
 
 
 def _frozen(value: Any) -> NDArray | None:

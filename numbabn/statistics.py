@@ -13,6 +13,7 @@ from .arrays import NDArray
 from .checks import in_channels
 
 MORE = ("m3", "m4", "min", "max", "nonfinite")
+_set = object.__setattr__  # the one way into a frozen object
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -91,13 +92,17 @@ class Moments:
     def trusted(cls, count: NDArray | float, mean: NDArray, m2: NDArray, **more: NDArray) -> Moments:
         """Moments of fresh float64 arrays that a kernel has just written: taken as they are, without a check."""
         new = object.__new__(cls)
-        for name, value in (("count", count), ("mean", mean), ("m2", m2), *more.items()):
-            if isinstance(value, np.ndarray):
-                value.flags.writeable = False
-            object.__setattr__(new, name, value)
+        if isinstance(count, np.ndarray):
+            count.flags.writeable = False
+        mean.flags.writeable = m2.flags.writeable = False
+        _set(new, "count", count)
+        _set(new, "mean", mean)
+        _set(new, "m2", m2)
         for name in MORE:
-            if name not in more:
-                object.__setattr__(new, name, None)
+            value = more.get(name) if more else None
+            if value is not None:
+                value.flags.writeable = False
+            _set(new, name, value)
         return new
 
     def var(self, ddof: float = 0) -> NDArray:

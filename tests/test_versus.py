@@ -54,14 +54,12 @@ def test_a_row_says_who_took_part(done: tuple[str, dict[str, Any], Path]) -> Non
     _, report, _ = done
     for row in report["rows"]:
         libraries = {c["library"] for c in row["contenders"].values()}
-        table = row["order"] != "NCHW"
         outputs = row["task"] in ("inference", "denormalize", "train", "backward", "step", "layer")
         assert ("numbabn, fresh" in row["contenders"]) == outputs
         assert ("numbabn, plain" in row["contenders"]) == (row["task"] in CONTENDERS.ours.PICKS)
         assert ("onnxruntime" in libraries) == (row["task"] == "inference" and row["order"] != "columns")
         if row["task"] in ("moments", "inference", "train"):
-            assert {"NumPy", "PyTorch", "JAX"} - {*MISSING} <= libraries
-            assert ("scikit-learn" in libraries) == table
+            assert {"NumPy", "PyTorch", "JAX", "scikit-learn"} - {*MISSING} <= libraries
         if row["task"] == "backward":
             forms = {name for name, c in row["contenders"].items() if c["library"] == "PyTorch"}
             assert forms == {"PyTorch", "PyTorch, out=", "PyTorch, autograd"}
@@ -135,6 +133,22 @@ def test_every_workload_is_right_for_numbabn(name: str) -> None:
         for c in CONTENDERS.ours.contenders(task, p):
             p.out.fill(0)
             CONTENDERS.check(task, p, c, c.work())
+
+
+@pytest.mark.parametrize("name", ["nchw-112", "nhwc-112", "fortran"])
+@pytest.mark.parametrize("library", CONTENDERS.PEERS)
+def test_peers_are_right_in_other_orders(library: str, name: str) -> None:
+    if library in MISSING:
+        pytest.skip(f"{library} is not installed")
+    p = CONTENDERS.Problem.of(WORKLOADS[name], "float32", TINY)
+    found = CONTENDERS.peers(library, "inference", p)
+    assert bool(found) != (library == "scikit-learn" and name == "nchw-112")
+    for c in found:
+        p.out.fill(0)
+        CONTENDERS.check("inference", p, c, c.work())
+    forms = {c.form for c in found}
+    assert ("out=" in forms) == (library in ("NumPy", "PyTorch", "onnxruntime"))
+    assert "mkldnn" not in forms or name == "nchw-112"
 
 
 @pytest.mark.parametrize("task", CONTENDERS.TASKS)
