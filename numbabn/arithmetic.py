@@ -13,7 +13,8 @@ def inverse_std(var: NDArray, gamma: Any, eps: float) -> NDArray:
     """``gamma / sqrt(var + eps)``, and 0 where both var and eps are 0: a constant channel gives beta."""
     total = var + eps
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        return np.where(total == 0, 0.0, gamma / np.sqrt(total))
+        scale = gamma / np.sqrt(total)
+    return scale if np.all(total) else np.where(total == 0, 0.0, scale)
 
 
 def batch_var(count: Any, m2: NDArray, nothing: float = 0.0) -> NDArray:
