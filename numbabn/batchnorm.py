@@ -254,6 +254,7 @@ class BatchNorm(Described, Conversions):
                 return y
         training = checks.flag(training, "training")
         array, back = checks.data(x)
+        engine = backends.select(o.backend, array)
         axes = self._options.axes_of(array)
         pick = picked(array, axes, where, weights, self.nan_policy)
         other = verbs.residual_of(residual, array)
@@ -285,8 +286,8 @@ class BatchNorm(Described, Conversions):
             The statistics that the running averages took: those of x, or with ghost batches the mean of theirs
             where the average does not keep the variance between batches.
         """
-        engine = backends.select(self._options.backend)
         array, _ = checks.data(x)
+        engine = backends.select(self._options.backend, array)
         axes = self._options.axes_of(array)
         pick = picked(array, axes, where, weights, self.nan_policy)
         batch = training_.measured(self._options, engine, Given(array, axes, pick, None, None, None))

@@ -10,8 +10,9 @@ import numpy as np
 
 from . import checks
 from .activations import kernel_form
-from .arrays import NDArray, output_dtype
+from .arrays import NDArray, empty_like, output_dtype
 from .backends import Backend
+from .devices import Shadow, same_place
 from .layout import Layout, canonical
 from .picks import EVERYTHING, Pick
 from .statistics import Moments
@@ -81,12 +82,29 @@ def apply(
     )
 
 
+def put(engine: Backend, to: NDArray, source: NDArray) -> None:
+    """Copy values from one array into another of its shape, perhaps of another dtype; on a device with its own verb."""
+    if not isinstance(to, Shadow):
+        to[...] = source
+        return
+    engine.transform(canonical({"x": source, "out": to}, ()), np.zeros(1), np.ones(1), None)
+
+
+def converted(engine: Backend, x: NDArray, dtype: np.dtype[Any]) -> NDArray:
+    """A copy of an array, of another dtype."""
+    if not isinstance(x, Shadow):
+        return x.astype(dtype)
+    y = empty_like(x, dtype)
+    put(engine, y, x)
+    return y
+
+
 def destination(
     out: Any, x: NDArray, back: Any, x_name: str = "x", others: Mapping[str, NDArray | None] = MappingProxyType({})
 ) -> tuple[NDArray, Any]:
     """Where the result goes, and a function that gives it to the caller; it may be x or one of the others."""
     if out is None:
-        y = np.empty_like(x, dtype=output_dtype(x.dtype), order="K", subok=False)
+        y = empty_like(x, output_dtype(x.dtype))
         return y, lambda: back(y)
     y, given = checks.output(out, x, x_name, {name: a for name, a in others.items() if a is not None})
     return y, lambda: given
@@ -97,6 +115,7 @@ def residual_of(residual: Any, x: NDArray) -> NDArray | None:
     if residual is None:
         return None
     array, _ = checks.data(residual, "residual")
+    same_place(x, array, "x", "residual")
     if array.shape != x.shape:
         raise ValueError(
             f"`residual` has shape {array.shape} but `x` has shape {x.shape}; give an array of the same shape"

@@ -31,6 +31,7 @@ FLOORS = [
     {"backends"},
     {"layout", "checks", "arithmetic"},
     {"arrays", "data"},
+    {"devices"},
 ]
 
 
