@@ -15,8 +15,8 @@ from .devices import Shadow
 NDArray = npt.NDArray[Any]
 
 # How a kernel sees the types that numba cannot name: records whose field tells the format.
-HALF = np.dtype([("half", np.uint16)])
-BFLOAT = np.dtype([("bfloat", np.uint16)])
+HALF = np.dtype([("half", np.uint16)], align=True)
+BFLOAT = np.dtype([("bfloat", np.uint16)], align=True)
 
 
 class _Alias:
