@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import NDArray
-from ..devices import Place, download, empty, upload
+from ..devices import Place, Shadow, download, empty, upload
 from ..layout import Layout, Window
 from . import Parts, Prepared, cuda_cuts, cuts
 from .cuda_gather import boxed
@@ -89,12 +89,12 @@ def grad_inputs(
     place = _place(layout)
     window = layout.window()
     if window is not None:
-        _inputs_of_window(window, mean, a, b, k, omit, act, place)
+        inputs_of_window(window, mean, a, b, k, omit, act, place)
         return
     written = ("dx" if "dx" in layout.arrays else "dy", *(("dz",) if "dz" in layout.arrays else ()))
     for box, at, part in boxed(layout, written):
         some = (None if p is None else p[at] for p in (mean, a, b, k))
-        _inputs_of_window(part, *some, omit=omit, act=_some(act, at), place=place)  # type: ignore[arg-type]
+        inputs_of_window(part, *some, omit=omit, act=_some(act, at), place=place)  # type: ignore[arg-type]
         box.finish()
 
 
@@ -184,7 +184,7 @@ def sums_of_window(window: Window, mean: NDArray, omit: bool, act: Any, place: P
     return sums
 
 
-def _inputs_of_window(
+def inputs_of_window(
     window: Window, mean: NDArray, a: NDArray, b: Any, k: Any, omit: bool, act: Any, place: Place
 ) -> None:
     g = window.geometry
@@ -224,7 +224,7 @@ def _parts(stats: NDArray, channels: int) -> Parts:
 
 
 def _sent(place: Place, *parameters: NDArray | None) -> tuple[Any, ...]:
-    return tuple(None if p is None else upload(p, place) for p in parameters)
+    return tuple(p if p is None or isinstance(p, Shadow) else upload(p, place) for p in parameters)
 
 
 def _pick(window: Window, omit: bool) -> Any:
