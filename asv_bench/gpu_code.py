@@ -106,9 +106,10 @@ def arguments(dtype):
         yield merge.finish, "merge.finish", "", (f8, *(i8,) * 4, f8, none, types.float64, none)
         yield merge.finish, "merge.finish", "scale", (f8, *(i8,) * 4, f8, f8, types.float64, f8)
         yield merge.total, "merge.total", "", (f8, *(i8,) * 4, f8)
-    places = types.UniTuple(i8, 4)
-    for name in ("gather", "scatter"):
-        yield getattr(kernels("cuda_copy"), name), f"copy.{name}", "4 axes", (x, i8, x, i8, places, places)
+    if dtype in ("uint8", "float16", "float32", "float64"):  # copies are of bits
+        bits, places = array(np.dtype(f"u{np.dtype(dtype).itemsize}")), types.UniTuple(i8, 4)
+        for name in ("gather", "scatter"):
+            yield getattr(kernels("cuda_copy"), name), f"copy.{name}", "4 axes", (bits, i8, bits, i8, places, places)
 
 
 def assembled(kernel, name, dtype, options, types, capability, ptxas):
@@ -154,11 +155,30 @@ def main():
     from rich.table import Table
 
     table = Table(title="CUDA kernels as machine code")
-    for name in ("kernel", "dtype", "options", "sm", "registers", "shared", "stack", "spills", "global loads and stores"):
+    for name in (
+        "kernel",
+        "dtype",
+        "options",
+        "sm",
+        "registers",
+        "shared",
+        "stack",
+        "spills",
+        "global loads and stores",
+    ):
         table.add_column(name)
     bad = 0
     for c in measured(options.dtypes, only=options.only):
-        cells = (c.name, c.dtype, c.options, f"{c.capability[0]}{c.capability[1]}", c.registers, c.shared, c.stack, c.spills)
+        cells = (
+            c.name,
+            c.dtype,
+            c.options,
+            f"{c.capability[0]}{c.capability[1]}",
+            c.registers,
+            c.shared,
+            c.stack,
+            c.spills,
+        )
         table.add_row(*map(str, cells), c.loads)
         bad += not c.sound
     console = Console()

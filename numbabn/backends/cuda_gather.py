@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-import numpy as np
 
 from ..arrays import NDArray, kernel_ready
 from ..devices import Place, empty, pointer_of
@@ -57,6 +54,11 @@ def _copied(direction: str, scratch: NDArray, view: NDArray) -> None:
         return
     place: Place = view.place  # type: ignore[attr-defined]
     size = view.itemsize
+    if pointer_of(view) % size or any(s % size for s in view.strides):
+        raise ValueError(
+            f"an array of {view.dtype} lies at an address or in steps ({view.strides} bytes) that are no multiples of "
+            f"{size} bytes, which a device cannot read; give a copy of it"
+        )
     # Signed steps from the lowest address; what NumPy calls a stride is bytes.
     low = sum(min(0, (n - 1) * s) for n, s in zip(view.shape, view.strides, strict=True))
     reach = sum(abs((n - 1) * s) for n, s in zip(view.shape, view.strides, strict=True)) // size + 1
@@ -64,6 +66,6 @@ def _copied(direction: str, scratch: NDArray, view: NDArray) -> None:
     shape, steps = tuple(view.shape), tuple(s // size for s in view.strides)
     kernel = getattr(kernels("cuda_copy"), direction)
     grid = (min(-(-view.size // THREADS), 1 << 20), 1)
-    args = (kernel_ready(flat), -low // size, kernel_ready(scratch.reshape(-1)), view.size, shape, steps)
+    bits = f"u{size}"
+    args = (kernel_ready(flat.view(bits)), -low // size, scratch.reshape(-1).view(bits), view.size, shape, steps)
     launch(kernel, grid, (THREADS, 1), place, *args)
-    assert math.prod(shape) == scratch.size and np.dtype(scratch.dtype) == view.dtype
