@@ -97,7 +97,7 @@ def batch_norm_backward(
     engine = backends.select(backend, array)
     axes = checks.channel_axes(axis, array.ndim)
     shape = tuple(array.shape[a] for a in axes)
-    gradient = _gradient(dy, array)
+    gradient = gradient_of(dy, array)
     eps = checks.epsilon(eps)
     pick = picked(array, axes, where, weights, nan_policy)
     count, mean, var = _statistics(m, array, axes, pick, training)
@@ -193,7 +193,7 @@ def grouped_backward(
     engine = backends.select(backend, array)
     axes = checks.channel_axes(axis, array.ndim)
     shape = tuple(array.shape[a] for a in axes)
-    gradient, other = _gradient(dy, array), verbs.residual_of(residual, array)
+    gradient, other = gradient_of(dy, array), verbs.residual_of(residual, array)
     pick = picked(array, axes, where, weights, nan_policy)
     dx, result = verbs.destination(out, array, back, others={"dy": gradient, "residual": other, **pick.views})
     dgamma, dbeta = np.zeros((2, *shape))
@@ -226,7 +226,8 @@ def grouped_backward(
     return result(), dgamma, dbeta, back(dresidual)
 
 
-def _gradient(dy: Any, x: NDArray) -> NDArray:
+def gradient_of(dy: Any, x: NDArray) -> NDArray:
+    """A checked gradient of the shape of x, and where x lies."""
     gradient, _ = checks.data(dy, "dy")
     same_place(x, gradient, "x", "dy")
     if gradient.shape != x.shape:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import threading
 import warnings
@@ -23,6 +22,7 @@ from .described import Described
 from .flavours import UNSET
 from .ghost import Groups
 from .lanes import Parameters, lane_of, open_lane
+from .ondevice import Movable
 from .options import Options
 from .picks import picked, refuse_nan
 from .renorm import Renorm
@@ -30,7 +30,7 @@ from .statistics import Moments
 from .training import Adjustment, Given
 
 
-class BatchNorm(Described, Conversions):
+class BatchNorm(Described, Conversions, Movable):
     """Batch normalization with running averages that inference never changes.
 
     Parameters
@@ -406,13 +406,6 @@ class BatchNorm(Described, Conversions):
         """Forget every batch; gamma, beta and the options stay."""
         with self._lock:
             self._running = self._options.nothing()
-
-    def copy(self, *, eps: float | None = None) -> BatchNorm:
-        """An independent BatchNorm of the same state, with another eps where one is given."""
-        twin = copy.copy(self)
-        if eps is not None:
-            twin._options = replace(twin._options, eps=checks.epsilon(eps))
-        return twin
 
     # Where it is kept ------------------------------------------------------------------------------
 

@@ -55,7 +55,7 @@ def trained(
     """Write x normalized by its own moments into y; returns the moments."""
     if x.size == 0:
         return measured(engine, x, axes, pick)
-    layout = _layout(x, y, axes, residual, pick)
+    layout = layout_of(x, y, axes, residual, pick)
     parts = engine.train(
         layout, layout.to_channels(gamma), _optional(layout, beta), eps, pick.omit, kernel_form(activation)
     )
@@ -76,7 +76,7 @@ def apply(
     """Write ``activation((x - mean) * scale + shift + residual)`` into y; parameters in the channels' shape."""
     if x.size == 0:
         return
-    layout = _layout(x, y, axes, residual, EVERYTHING)
+    layout = layout_of(x, y, axes, residual, EVERYTHING)
     engine.transform(
         layout, layout.to_channels(mean), layout.to_channels(scale), _optional(layout, shift), kernel_form(activation)
     )
@@ -123,7 +123,8 @@ def residual_of(residual: Any, x: NDArray) -> NDArray | None:
     return array
 
 
-def _layout(x: NDArray, y: NDArray, axes: tuple[int, ...], residual: NDArray | None, pick: Pick) -> Layout:
+def layout_of(x: NDArray, y: NDArray, axes: tuple[int, ...], residual: NDArray | None, pick: Pick) -> Layout:
+    """The layout of x and what goes with it; without "out" where y is x."""
     arrays = {"x": x}
     if residual is not None:
         arrays["residual"] = residual

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from . import probe
-from .libraries import DeviceArray, empty_like, follow, given_back, is_numba_s, library_of, seen
+from .libraries import DeviceArray, empty_like, exported, follow, given_back, is_numba_s, library_of, seen
 from .shadow import NDArray, Place, Shadow, download, empty, pointer_of, upload
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "download",
     "empty",
     "empty_like",
+    "exported",
     "follow",
     "given_back",
     "is_on_device",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -41,6 +42,17 @@ def empty_like(x: Shadow, dtype: Any) -> Shadow:
 def given_back(shadow: Any) -> Any:
     """The caller's own kind of array for a shadow that `empty_like` made."""
     return shadow.given() if isinstance(shadow.given, _Given) else shadow.given
+
+
+def exported(shadow: Shadow, like: Shadow) -> Any:
+    """Memory of our own as an array of the library that another comes from, without a copy."""
+    ours, library = DeviceArray(shadow), like.place.library
+    if library in ("torch", "cupy"):
+        return sys.modules[library].from_dlpack(ours)
+    if library == "numba" and not probe.simulated():
+        cuda: Any = importlib.import_module("numba.cuda")
+        return cuda.as_cuda_array(ours, sync=False)
+    return _Given(shadow, like.given)()
 
 
 def library_of(value: Any) -> str:
@@ -97,7 +109,7 @@ class DeviceArray:
 class _Given:
     """The way from a shadow of our own to the caller's kind, taken once the work on it has been launched.
 
-    It waits for that work: a library that made neither the memory nor the stream may reuse the input before.
+    It waits for that work where the caller goes on with another stream: the input may be freed there before.
     """
 
     def __init__(self, shadow: Shadow, pattern: Any) -> None:
@@ -105,8 +117,9 @@ class _Given:
 
     def __call__(self) -> Any:
         ours, place = DeviceArray(self._shadow), self._shadow.place
-        with on(place.device) as driver:
-            driver.synchronize(place.stream)
+        if not place.own:
+            with on(place.device) as driver:
+                driver.synchronize(place.stream)
         with contextlib.suppress(ImportError, TypeError, AttributeError):
             import array_api_compat
 
@@ -172,7 +185,7 @@ def _of_dlpack(value: Any, library: str) -> Shadow:
     except TypeError:  # older than versions
         capsule = value.__dlpack__(stream=LEGACY)
     d = dlpack.described(capsule)
-    place, owner = Place(d.device, LEGACY, library), (value, capsule)
+    place, owner = Place(d.device, LEGACY, library, own=False), (value, capsule)
     return shadow_of(d.pointer, d.shape, d.strides, d.dtype, place, owner=owner, given=value, readonly=d.readonly)
 
 

@@ -70,7 +70,7 @@ class _UnavailableError(Exception):
 
 
 def _simulator() -> tuple[Device, ...]:
-    if importlib.util.find_spec("numba_cuda") is None:
+    if not _is_there("numba_cuda"):
         raise _UnavailableError(f"the simulator is that of numba-cuda, which is not installed: {EXTRA}")
     return (Device(0, "numba's CUDA simulator", (9, 0), 1 << 32, 2),)
 

@@ -17,12 +17,15 @@ NDArray = npt.NDArray[Any]
 
 
 class Place:
-    """Where an array lies: a device, the stream of its caller there, and the library that made it."""
+    """Where an array lies: a device, the stream to use it on, and the library that made it.
 
-    __slots__ = ("device", "library", "stream")
+    `own`: the stream is the one that its caller goes on with, so that what comes later there needs no more waiting.
+    """
 
-    def __init__(self, device: int, stream: int, library: str) -> None:
-        self.device, self.stream, self.library = device, stream, library
+    __slots__ = ("device", "library", "own", "stream")
+
+    def __init__(self, device: int, stream: int, library: str, own: bool = True) -> None:
+        self.device, self.stream, self.library, self.own = device, stream, library, own
 
     def __repr__(self) -> str:
         return f"cuda:{self.device}"
