@@ -12,8 +12,8 @@ from numba.extending import intrinsic, overload
 
 from .jit import helper, maybe
 
-HALF = np.dtype([("half", np.uint16)])
-BFLOAT = np.dtype([("bfloat", np.uint16)])
+HALF = np.dtype([("half", np.uint16)], align=True)
+BFLOAT = np.dtype([("bfloat", np.uint16)], align=True)
 
 
 @intrinsic

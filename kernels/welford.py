@@ -5,6 +5,8 @@ S2 = sum((x - p)^2) about a pivot p need no division and no dependency from one 
 and between tiles Chan, Golub and LeVeque's merge (1979) joins (count, mean, M2) without cancellation.
 """
 
+import math
+
 import numpy as np
 
 from .jit import helper, kernel
@@ -108,4 +110,4 @@ def scale_of(count, m2, gamma, eps):
     total = m2 / count + eps
     if total == 0.0:
         return 0.0
-    return gamma / np.sqrt(total)
+    return gamma / math.sqrt(total)

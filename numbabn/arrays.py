@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from . import devices
+from .devices import Shadow
+
 NDArray = npt.NDArray[Any]
 
 # How a kernel sees the types that numba cannot name: records whose field tells the format.
-HALF = np.dtype([("half", np.uint16)])
-BFLOAT = np.dtype([("bfloat", np.uint16)])
+HALF = np.dtype([("half", np.uint16)], align=True)
+BFLOAT = np.dtype([("bfloat", np.uint16)], align=True)
 
 
 class _Alias:
@@ -57,7 +60,8 @@ def take(value: Any, name: str) -> tuple[NDArray, Callable[[NDArray], Any]]:
     """The caller's array as a base-class ndarray on the same memory, and the way back to its own kind.
 
     Lists and objects with ``__array__`` give NumPy arrays; an array of another library that offers
-    DLPack on the CPU (PyTorch, JAX, ...) gives one of that library, sharing memory where it can.
+    DLPack on the CPU (PyTorch, JAX, ...) gives one of that library, sharing memory where it can. An array on a
+    device gives a `devices.Shadow`, which has its geometry and is never read.
     """
     if type(value) is np.ndarray:
         return value, _same
@@ -69,7 +73,11 @@ def take(value: Any, name: str) -> tuple[NDArray, Callable[[NDArray], Any]]:
     if isinstance(value, np.matrix):
         raise TypeError(f"`{name}` is an np.matrix; give `np.asarray({name})`")
     if isinstance(value, np.ndarray):
+        if isinstance(value, Shadow):
+            return value, devices.given_back
         return value.view(np.ndarray), _same
+    if devices.is_on_device(value):
+        return devices.taken(value, name)
     if hasattr(value, "__dlpack__") and hasattr(value, "__dlpack_device__"):
         return _from_dlpack(value, name)
     if hasattr(value, "__array_interface__") or hasattr(value, "__array__"):
@@ -80,6 +88,18 @@ def take(value: Any, name: str) -> tuple[NDArray, Callable[[NDArray], Any]]:
         f"`{name}` is {type(value).__name__}; expected an array, a nested list of numbers, "
         f"or an object with __array__ or DLPack: try `np.asarray({name})`"
     )
+
+
+def take_values(value: Any, name: str) -> NDArray:
+    """The values of a small array, on the host; those on a device are waited for."""
+    return devices.download(take(value, name)[0])
+
+
+def empty_like(x: NDArray, dtype: np.dtype[Any]) -> NDArray:
+    """A new array of the shape and the order of x, beside it."""
+    if isinstance(x, Shadow):
+        return devices.empty_like(x, dtype)
+    return np.empty_like(x, dtype=dtype, order="K", subok=False)
 
 
 def _same(array: NDArray) -> NDArray:

@@ -9,7 +9,8 @@ import numpy as np
 
 from . import activations, backends, checks, verbs
 from .arithmetic import batch_var, inverse_std
-from .arrays import NDArray
+from .arrays import NDArray, empty_like
+from .devices import same_place
 from .layout import canonical
 from .picks import Pick, picked
 from .statistics import Moments
@@ -92,11 +93,11 @@ def batch_norm_backward(
     (0.0, array([ True]), array([1.]))
     """
     training = checks.flag(training, "training")
-    engine = backends.select(backend)
     array, back = checks.data(x)
+    engine = backends.select(backend, array)
     axes = checks.channel_axes(axis, array.ndim)
     shape = tuple(array.shape[a] for a in axes)
-    gradient = _gradient(dy, array)
+    gradient = gradient_of(dy, array)
     eps = checks.epsilon(eps)
     pick = picked(array, axes, where, weights, nan_policy)
     count, mean, var = _statistics(m, array, axes, pick, training)
@@ -155,9 +156,9 @@ def propagate(
     sum_g, sum_gd = (layout.from_channels(s) for s in sums)
     dresidual = dy
     if "residual" in arrays:
-        dresidual = arrays["dz"] = np.empty_like(dx)
+        dresidual = arrays["dz"] = empty_like(dx, dx.dtype)
     elif residual is not None:
-        dresidual = dy.astype(dx.dtype)
+        dresidual = verbs.converted(engine, dy, dx.dtype)
     if not checks.same_memory(dx, dy):
         arrays["dx"] = dx
     b = k = None
@@ -188,15 +189,15 @@ def grouped_backward(
     backend: str | None,
 ) -> tuple[Any, ...]:
     """`batch_norm_backward` of groups normalized apart; statistics: pairs of `ghost.Groups` and their moments."""
-    engine = backends.select(backend)
     array, back = checks.data(x)
+    engine = backends.select(backend, array)
     axes = checks.channel_axes(axis, array.ndim)
     shape = tuple(array.shape[a] for a in axes)
-    gradient, other = _gradient(dy, array), verbs.residual_of(residual, array)
+    gradient, other = gradient_of(dy, array), verbs.residual_of(residual, array)
     pick = picked(array, axes, where, weights, nan_policy)
     dx, result = verbs.destination(out, array, back, others={"dy": gradient, "residual": other, **pick.views})
     dgamma, dbeta = np.zeros((2, *shape))
-    dresidual = np.empty_like(dx) if other is not None else None
+    dresidual = empty_like(dx, dx.dtype) if other is not None else None
     for groups, m in statistics:
         weight = np.ones(shape) if gamma is None else gamma
         sums = propagate(
@@ -219,14 +220,16 @@ def grouped_backward(
         dgamma += groups.each(sums[0], axes).sum(axis=0)
         dbeta += groups.each(sums[1], axes).sum(axis=0)
         if dresidual is not None:
-            groups.of(dresidual)[...] = sums[2]
+            verbs.put(engine, groups.of(dresidual), sums[2])
     if dresidual is None:
         return result(), dgamma, dbeta
     return result(), dgamma, dbeta, back(dresidual)
 
 
-def _gradient(dy: Any, x: NDArray) -> NDArray:
+def gradient_of(dy: Any, x: NDArray) -> NDArray:
+    """A checked gradient of the shape of x, and where x lies."""
     gradient, _ = checks.data(dy, "dy")
+    same_place(x, gradient, "x", "dy")
     if gradient.shape != x.shape:
         raise ValueError(f"`dy` has shape {gradient.shape} but `x` has shape {x.shape}; give a gradient for each value")
     return gradient

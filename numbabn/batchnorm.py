@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import threading
 import warnings
@@ -23,6 +22,7 @@ from .described import Described
 from .flavours import UNSET
 from .ghost import Groups
 from .lanes import Parameters, lane_of, open_lane
+from .ondevice import Movable
 from .options import Options
 from .picks import picked, refuse_nan
 from .renorm import Renorm
@@ -30,7 +30,7 @@ from .statistics import Moments
 from .training import Adjustment, Given
 
 
-class BatchNorm(Described, Conversions):
+class BatchNorm(Described, Conversions, Movable):
     """Batch normalization with running averages that inference never changes.
 
     Parameters
@@ -254,6 +254,7 @@ class BatchNorm(Described, Conversions):
                 return y
         training = checks.flag(training, "training")
         array, back = checks.data(x)
+        engine = backends.select(o.backend, array)
         axes = self._options.axes_of(array)
         pick = picked(array, axes, where, weights, self.nan_policy)
         other = verbs.residual_of(residual, array)
@@ -285,8 +286,8 @@ class BatchNorm(Described, Conversions):
             The statistics that the running averages took: those of x, or with ghost batches the mean of theirs
             where the average does not keep the variance between batches.
         """
-        engine = backends.select(self._options.backend)
         array, _ = checks.data(x)
+        engine = backends.select(self._options.backend, array)
         axes = self._options.axes_of(array)
         pick = picked(array, axes, where, weights, self.nan_policy)
         batch = training_.measured(self._options, engine, Given(array, axes, pick, None, None, None))
@@ -405,13 +406,6 @@ class BatchNorm(Described, Conversions):
         """Forget every batch; gamma, beta and the options stay."""
         with self._lock:
             self._running = self._options.nothing()
-
-    def copy(self, *, eps: float | None = None) -> BatchNorm:
-        """An independent BatchNorm of the same state, with another eps where one is given."""
-        twin = copy.copy(self)
-        if eps is not None:
-            twin._options = replace(twin._options, eps=checks.epsilon(eps))
-        return twin
 
     # Where it is kept ------------------------------------------------------------------------------
 

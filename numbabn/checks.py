@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.exceptions import AxisError, TooHardError
 
-from .arrays import NDArray, is_bfloat16, output_dtype, take
+from .arrays import NDArray, is_bfloat16, output_dtype, take, take_values
+from .devices import same_place
 
 FLOATS = "float16, bfloat16, float32 or float64"
 
@@ -70,7 +71,7 @@ def channel_axes(axis: Any, ndim: int) -> tuple[int, ...]:
 
 def parameter(value: Any, name: str, channel_shape: tuple[int, ...], axes: tuple[int, ...]) -> NDArray:
     """One float64 value for each channel, as a fresh array of the channels' shape."""
-    p, _ = take(value, name)
+    p = take_values(value, name)
     if not is_real(p.dtype):
         raise TypeError(f"`{name}` has dtype {p.dtype}; expected real numbers, one for each channel")
     if p.ndim == 0:
@@ -128,7 +129,7 @@ def flag(value: Any, name: str) -> bool:
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     if hasattr(value, "__array__") or hasattr(value, "__dlpack__"):
-        array, _ = take(value, name)
+        array = take_values(value, name)
         if array.ndim == 0 and array.dtype == np.bool_:
             return bool(array)
         raise TypeError(
@@ -154,11 +155,12 @@ def output(
 
     It must lie apart in memory from x and from each of the others, by name, or be exactly one of them.
     """
-    if not (hasattr(out, "__array_interface__") or hasattr(out, "__dlpack__")):
+    if not any(hasattr(out, way) for way in ("__array_interface__", "__dlpack__", "__cuda_array_interface__")):
         raise TypeError(
             f"`{name}` is of type {type(out).__name__}; expected an array that can be written into: np.empty(x.shape)"
         )
     y, _ = take(out, name)
+    same_place(x, y, x_name, name)
     if not is_float(y.dtype):
         raise TypeError(
             f"`{name}` has dtype {y.dtype}; the result is not whole numbers: give an array of {FLOATS}, "

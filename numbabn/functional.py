@@ -79,8 +79,8 @@ def moments(
     >>> numbabn.moments(np.array([[1.0, np.nan], [3.0, 6.0]]), nan_policy="omit").count
     array([2., 1.])
     """
-    engine = backends.select(backend)
     array, _ = checks.data(x)
+    engine = backends.select(backend, array)
     axes = checks.channel_axes(axis, array.ndim)
     pick = picked(array, axes, where, weights, nan_policy)
     m = verbs.measured(engine, array, axes, pick, **verbs.extras(extra))
@@ -145,8 +145,8 @@ def normalize(
     array([[-1., -1.],
            [ 1.,  1.]])
     """
-    engine = backends.select(backend)
     array, back = checks.data(x)
+    engine = backends.select(backend, array)
     axes = checks.channel_axes(axis, array.ndim)
     shape = tuple(array.shape[a] for a in axes)
     eps = checks.epsilon(eps)
@@ -205,8 +205,8 @@ def denormalize(
     array([[ 1., 10.],
            [ 3., 30.]])
     """
-    engine = backends.select(backend)
     array, back = checks.data(y, "y")
+    engine = backends.select(backend, array, "y")
     axes = checks.channel_axes(axis, array.ndim)
     shape = tuple(array.shape[a] for a in axes)
     eps = checks.epsilon(eps)
@@ -277,8 +277,8 @@ def batch_norm(
     array([[-1.,  0.],
            [ 1.,  0.]])
     """
-    engine = backends.select(backend)
     array, back = checks.data(x)
+    engine = backends.select(backend, array)
     axes = checks.channel_axes(axis, array.ndim)
     shape = tuple(array.shape[a] for a in axes)
     eps = checks.epsilon(eps)

@@ -50,7 +50,7 @@ class Groups:
         strides = (
             *a.strides[: self.axis], self.between * stride, self.step * stride, *a.strides[self.axis + 1 :]
         )  # fmt: skip
-        return as_strided(part, shape, strides, subok=False, writeable=a.flags.writeable)
+        return as_strided(part, shape, strides, subok=True, writeable=a.flags.writeable)
 
     def axes(self, axes: tuple[int, ...]) -> tuple[int, ...]:
         """The channel axes of such a view, the groups among them."""

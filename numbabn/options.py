@@ -9,7 +9,7 @@ import numpy as np
 
 from . import activations, arithmetic, averages, backends, checks, flavours, ghost, picks, schedules
 from . import renorm as renorms
-from .arrays import NDArray, take
+from .arrays import NDArray, take_values
 from .averages import Running
 from .flavours import UNSET, Flavour
 from .renorm import Renorm
@@ -159,7 +159,7 @@ class Options:
 
     def parameter(self, value: Any, name: str) -> NDArray:
         """One number for each channel, read-only; a single number stands for all."""
-        p, _ = take(value, name)
+        p = take_values(value, name)
         if p.shape not in ((), self.channels):
             raise ValueError(
                 f"`{name}` has shape {p.shape}; expected one number, or one for each of the channels {self.channels}"

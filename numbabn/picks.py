@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from . import checks
 from .arrays import NDArray, take
+from .devices import Shadow, download, same_place
 
 POLICIES = ("propagate", "raise", "omit")
 
@@ -45,6 +46,8 @@ def refuse_nan(x: NDArray, axes: tuple[int, ...], mean: NDArray, pick: Pick) -> 
     if not pick.refuse or not np.isnan(mean).any():
         return
     bad = np.zeros(mean.shape, bool)
+    if isinstance(x, Shadow):
+        x, pick = download(x), replace(pick, views={name: download(view) for name, view in pick.views.items()})
     order = (*axes, *(d for d in range(x.ndim) if d not in axes))
     moved = x.transpose(order)
     counted = [view.transpose(order) for view in pick.views.values()]
@@ -61,6 +64,7 @@ def refuse_nan(x: NDArray, axes: tuple[int, ...], mean: NDArray, pick: Pick) -> 
 
 def _where(value: Any, x: NDArray, axes: tuple[int, ...]) -> NDArray:
     array, _ = take(value, "where")
+    same_place(x, array, "x", "where")
     if array.dtype != np.bool_:
         raise TypeError(f"`where` has dtype {array.dtype}; expected booleans: try `where != 0`")
     return _spread(array, "where", x, axes)
@@ -68,9 +72,11 @@ def _where(value: Any, x: NDArray, axes: tuple[int, ...]) -> NDArray:
 
 def _weights(value: Any, x: NDArray, axes: tuple[int, ...]) -> NDArray:
     array, _ = take(value, "weights")
+    same_place(x, array, "x", "weights")
     if not checks.is_real(array.dtype):
         raise TypeError(f"`weights` has dtype {array.dtype}; expected real numbers, 0 or more")
-    if array.size and not (array.min() >= 0 and array.max() < np.inf):
+    # On a device they are trusted: to look at them would mean to wait for them.
+    if array.size and not isinstance(array, Shadow) and not (array.min() >= 0 and array.max() < np.inf):
         raise ValueError("`weights` holds a negative, infinite or NaN weight; expected finite numbers, 0 or more")
     return _spread(array, "weights", x, axes)
 
@@ -84,7 +90,7 @@ def _spread(array: NDArray, name: str, x: NDArray, axes: tuple[int, ...]) -> NDA
         elif array.ndim == 1 and reduced and array.shape[0] == x.shape[reduced[0]]:
             array = np.expand_dims(array, tuple(d for d in range(x.ndim) if d != reduced[0]))
     try:
-        return np.broadcast_to(array, x.shape)
+        return np.broadcast_to(array, x.shape, subok=True)
     except ValueError:
         raise ValueError(
             f"`{name}` has shape {array.shape}, which does not broadcast to the shape {x.shape} of `x`; give one value "

@@ -10,6 +10,9 @@ from typing import Any, TextIO
 
 from . import __version__, backends
 from .backends import threads
+from .devices import probe
+
+PACKAGES = ("numpy", "numba", "llvmlite", "array-api-compat", "ml_dtypes", "numba-cuda", "cuda-core", "cuda-bindings")
 
 
 def config() -> dict[str, Any]:
@@ -18,7 +21,7 @@ def config() -> dict[str, Any]:
     Returns
     -------
     dict
-        Versions; for each backend whether it can run here and if not why not; the choice in force;
+        Versions; for each backend whether it can run here and if not why not; the devices; the choice in force;
         the thread limit and where it comes from; where compiled kernels are kept.
 
     Examples
@@ -30,15 +33,16 @@ def config() -> dict[str, Any]:
     return {
         "numbabn": __version__,
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in ("numpy", "numba", "llvmlite", "array-api-compat", "ml_dtypes")},
+        "packages": {name: _version(name) for name in PACKAGES},
         "machine": f"{platform.system()} {platform.machine()}",
         "backends": {
             name: f"not available: {reason}" if (reason := backends.why_not(name)) else "available"
             for name in backends.CHOICES
             if name != "auto"
         },
+        "devices": _devices(),
         "backend": backends.current(),
-        "runs on": "cpu",
+        "runs on": _runs_on(),
         "threads": threads.get_num_threads(),
         "threads from": threads.limit_reason(),
         "kernel cache": _cache(),
@@ -54,9 +58,23 @@ def show_config(file: TextIO | None = None) -> None:
         Where to print; standard output if not given.
     """
     for key, value in config().items():
+        if value == {}:
+            value = "none"
         if isinstance(value, dict):
             value = "\n".join(f"{name}: {v}" for name, v in value.items()).replace("\n", f"\n{'':14}")
         print(f"{key:<13} {value}", file=file or sys.stdout)
+
+
+def _devices() -> dict[str, str]:
+    """Each device that there is, in words."""
+    return {f"cuda:{device.number}": device.in_words() for device in probe.devices()}
+
+
+def _runs_on() -> str:
+    """Where a call goes that says nothing of it."""
+    if backends.current() == "cuda":
+        return "cuda"
+    return "cpu; arrays on a device there" if probe.why_not() is None and backends.current() == "auto" else "cpu"
 
 
 def _version(name: str) -> str:

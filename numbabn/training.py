@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import arithmetic, checks, ghost, verbs
-from .arrays import NDArray, take
+from .arrays import NDArray, take_values
 from .averages import RULES, Running
 from .backends import Backend
 from .options import Options
@@ -156,7 +156,7 @@ def _adjusted(adjustment: Adjustment, given: Given) -> tuple[NDArray, NDArray]:
 
 def _of_channels(value: Any, name: str, given: Given) -> Any:
     """One value for each channel, also where it has axes of length 1 for the others."""
-    p, _ = take(value, name)
+    p = take_values(value, name)
     others = tuple(d for d in range(given.x.ndim) if d not in given.axes)
     if p.ndim == given.x.ndim and all(p.shape[d] == 1 for d in others):
         return p.reshape([p.shape[a] for a in given.axes])

@@ -10,8 +10,9 @@ import numpy as np
 
 from . import checks
 from .activations import kernel_form
-from .arrays import NDArray, output_dtype
+from .arrays import NDArray, empty_like, output_dtype
 from .backends import Backend
+from .devices import Shadow, same_place
 from .layout import Layout, canonical
 from .picks import EVERYTHING, Pick
 from .statistics import Moments
@@ -54,7 +55,7 @@ def trained(
     """Write x normalized by its own moments into y; returns the moments."""
     if x.size == 0:
         return measured(engine, x, axes, pick)
-    layout = _layout(x, y, axes, residual, pick)
+    layout = layout_of(x, y, axes, residual, pick)
     parts = engine.train(
         layout, layout.to_channels(gamma), _optional(layout, beta), eps, pick.omit, kernel_form(activation)
     )
@@ -75,10 +76,27 @@ def apply(
     """Write ``activation((x - mean) * scale + shift + residual)`` into y; parameters in the channels' shape."""
     if x.size == 0:
         return
-    layout = _layout(x, y, axes, residual, EVERYTHING)
+    layout = layout_of(x, y, axes, residual, EVERYTHING)
     engine.transform(
         layout, layout.to_channels(mean), layout.to_channels(scale), _optional(layout, shift), kernel_form(activation)
     )
+
+
+def put(engine: Backend, to: NDArray, source: NDArray) -> None:
+    """Copy values from one array into another of its shape, perhaps of another dtype; on a device with its own verb."""
+    if not isinstance(to, Shadow):
+        to[...] = source
+        return
+    engine.transform(canonical({"x": source, "out": to}, ()), np.zeros(1), np.ones(1), None)
+
+
+def converted(engine: Backend, x: NDArray, dtype: np.dtype[Any]) -> NDArray:
+    """A copy of an array, of another dtype."""
+    if not isinstance(x, Shadow):
+        return x.astype(dtype)
+    y = empty_like(x, dtype)
+    put(engine, y, x)
+    return y
 
 
 def destination(
@@ -86,7 +104,7 @@ def destination(
 ) -> tuple[NDArray, Any]:
     """Where the result goes, and a function that gives it to the caller; it may be x or one of the others."""
     if out is None:
-        y = np.empty_like(x, dtype=output_dtype(x.dtype), order="K", subok=False)
+        y = empty_like(x, output_dtype(x.dtype))
         return y, lambda: back(y)
     y, given = checks.output(out, x, x_name, {name: a for name, a in others.items() if a is not None})
     return y, lambda: given
@@ -97,6 +115,7 @@ def residual_of(residual: Any, x: NDArray) -> NDArray | None:
     if residual is None:
         return None
     array, _ = checks.data(residual, "residual")
+    same_place(x, array, "x", "residual")
     if array.shape != x.shape:
         raise ValueError(
             f"`residual` has shape {array.shape} but `x` has shape {x.shape}; give an array of the same shape"
@@ -104,7 +123,8 @@ def residual_of(residual: Any, x: NDArray) -> NDArray | None:
     return array
 
 
-def _layout(x: NDArray, y: NDArray, axes: tuple[int, ...], residual: NDArray | None, pick: Pick) -> Layout:
+def layout_of(x: NDArray, y: NDArray, axes: tuple[int, ...], residual: NDArray | None, pick: Pick) -> Layout:
+    """The layout of x and what goes with it; without "out" where y is x."""
     arrays = {"x": x}
     if residual is not None:
         arrays["residual"] = residual

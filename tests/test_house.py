@@ -21,6 +21,7 @@ FLOORS = [
     {"cli"},
     {"report", "pipeline", "warm", "contrib"},
     {"batchnorm"},
+    {"ondevice"},
     {"statedict", "training", "described", "convert"},
     {"functional"},
     {"lanes"},
@@ -31,6 +32,7 @@ FLOORS = [
     {"backends"},
     {"layout", "checks", "arithmetic"},
     {"arrays", "data"},
+    {"devices"},
 ]
 
 

@@ -16,10 +16,12 @@ from typing import Any, Protocol, cast
 
 from ..arrays import NDArray
 from ..checks import choice
+from ..devices import Shadow, probe
 from ..layout import Layout
 
 CHOICES = ("auto", "cpu", "cuda")
-TABLE = {"cpu": "numbabn.backends.cpu"}
+# "device" is for arrays on a device, "cuda" for host arrays that are sent to one.
+TABLE = {name: f"numbabn.backends.{name}" for name in ("cpu", "device")} | {"cuda": "numbabn.backends.streamed"}
 
 
 # (count, mean, M2) of each channel, (M3, M4) and (min, max, non-finite) or None.
@@ -102,21 +104,30 @@ def _loaded(name: str) -> Backend:
 
 
 def why_not(name: str) -> str | None:
-    """The reason that a backend cannot run here, or None where it can."""
-    if name in TABLE:
-        return None
-    return "this version of numbabn has CPU kernels only"
+    """The reason that a backend cannot run here, with its cure, or None where it can."""
+    return probe.why_not() if name == "cuda" else None
 
 
-def select(name: str | None = None) -> Backend:
-    """The backend for one call: its own choice, else the block's, the process's, the environment's."""
+def select(name: str | None = None, x: NDArray | None = None, x_name: str = "x") -> Backend:
+    """The backend for one call: its own choice, else the block's, the process's, the environment's.
+
+    An array on a device takes that device, and one of the host the CPU, unless the choice says "cuda". Without an array
+    it is that of a NumPy array.
+    """
     wanted = current() if name is None else choice(name, "backend", CHOICES)
-    if wanted == "auto":
-        wanted = "cpu"
+    if isinstance(x, Shadow):
+        if wanted == "cpu":
+            raise TypeError(
+                f"`{x_name}` is a {x.place.library} array on device {x.place!r}, and the CPU backend computes on host "
+                f"memory; move it first, for example with `{x_name}.cpu()`, or choose backend='auto'"
+            )
+        return _loaded("device")
+    if wanted != "cuda":
+        return _loaded("cpu")
     reason = why_not(wanted)
     if reason is not None:
-        raise BackendUnavailableError(f"backend {wanted!r} cannot run here: {reason}; choose 'cpu' or 'auto'")
-    return _loaded(wanted)
+        raise BackendUnavailableError(f"backend 'cuda' cannot run here: {reason}; or choose 'cpu' or 'auto'")
+    return _loaded("cuda")
 
 
 def current() -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import checks, state
-from ..arrays import NDArray, take
+from ..arrays import NDArray, take_values
 from . import moving, scopes
 from .draft import NOT_NEGATIVE, Draft, frozen
 from .scopes import Reuse, VariableScope
@@ -362,7 +362,7 @@ def variable_scope(scope: str | VariableScope, *, reuse: bool | Reuse | None = N
 
 
 def _fitting(name: str, value: Any, shape: tuple[int, ...]) -> NDArray:
-    given, _ = take(value, name)
+    given = take_values(value, name)
     if not checks.is_real(given.dtype):
         raise TypeError(f"{name!r} is given dtype {given.dtype}; expected real numbers")
     if given.shape != shape:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .. import checks
-from ..arrays import NDArray, take
+from ..arrays import NDArray, take_values
 
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ def built(
     count: Any = None,
 ) -> T:
     """A new BatchNorm that has learned mean and var."""
-    mean, var = (take(a, name)[0] for a, name in ((mean, "running_mean"), (var, "running_var")))
+    mean, var = (take_values(a, name) for a, name in ((mean, "running_mean"), (var, "running_var")))
     batches = whole(batches, "num_batches")
     made = make(mean.shape, **options)
     bn: Any = made
@@ -89,7 +89,7 @@ def built(
 def whole(value: Any, name: str) -> int:
     """A number of batches, perhaps in a 0-d array of any library."""
     if hasattr(value, "__dlpack__") or hasattr(value, "__array__"):
-        array = take(value, name)[0]
+        array = take_values(value, name)
         value = array.item() if array.size == 1 else value
     try:
         return operator.index(value)
@@ -187,7 +187,7 @@ def to_scale_shift(bn: Any) -> tuple[NDArray, NDArray]:
 
 
 def from_scale_shift(make: Callable[..., T], scale: Any, shift: Any, options: dict[str, Any]) -> T:
-    shape = np.broadcast_shapes(take(scale, "scale")[0].shape, take(shift, "shift")[0].shape)
+    shape = np.broadcast_shapes(take_values(scale, "scale").shape, take_values(shift, "shift").shape)
     if not shape:
         raise ValueError("`scale` and `shift` are single numbers; give one for each channel: np.full(channels, scale)")
     return make(shape, **{"eps": 0.0, **options}, gamma=scale, beta=shift)

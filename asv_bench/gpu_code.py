@@ -1,0 +1,193 @@
+"""The CUDA kernels as machine code: registers, shared memory, spills, and how wide they load and store.
+
+Compiles every kernel for every dtype and a choice of options, assembles it, and prints a table; exits with 1 if one
+spills registers or needs a stack. It takes the packages of ``pip install 'numbabn[cuda]'`` and nvidia-cuda-nvcc, and no GPU.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+CAPABILITIES = ((8, 0), (9, 0))
+DTYPES = ("float32", "float64", "float16", "bfloat16", "uint8", "int32")
+
+
+@dataclass(frozen=True)
+class Code:
+    """What the assembler and the code itself say of one kernel."""
+
+    name: str
+    dtype: str
+    options: str
+    capability: tuple[int, int]
+    registers: int
+    shared: int
+    stack: int
+    spills: int
+    loads: str
+
+    @property
+    def sound(self):
+        """Whether it keeps everything in registers."""
+        return self.stack == 0 and self.spills == 0
+
+
+def assembler():
+    """The path of ptxas, from the package nvidia-cuda-nvcc or from the PATH; None without one."""
+    import importlib.util
+    import shutil
+
+    spec = importlib.util.find_spec("nvidia")
+    for folder in spec.submodule_search_locations if spec else ():
+        for found in Path(folder).glob("*/bin/ptxas"):
+            return os.fspath(found)
+    return shutil.which("ptxas")
+
+
+def pretend(capability):
+    """numba asks the current device what to compile device functions for: answer without one."""
+    import numba.cuda.dispatcher as dispatcher
+
+    dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
+
+
+def arguments(dtype):
+    """(kernel, name, options, numba's types of its arguments) of everything there is for one dtype."""
+    import numba
+    from numba import types
+
+    from numbabn.arrays import BFLOAT, HALF
+    from numbabn.backends import cuda_cuts
+    from numbabn.backends.cuts import kernels
+    from numbabn.kernels.activation import Clip, Silu
+
+    def array(of):
+        return types.Array(numba.from_dtype(of), 1, "C")
+
+    import numpy as np
+
+    x = array({"float16": HALF, "bfloat16": BFLOAT}.get(dtype) or np.dtype(dtype))
+    out = x if dtype.startswith(("float", "bfloat")) else array(np.dtype(np.float32))
+    f8, i8, none = array(np.dtype(np.float64)), types.int64, types.none
+    form = types.Tuple([array(np.dtype(np.uint8)), i8, i8, i8])
+    weight = types.Tuple([array(np.dtype(np.float32)), i8, i8, i8])
+    picks = {"": none, "mask": types.Tuple([form, none, none]), "omit": types.Tuple([none, none, types.boolean])}
+    picks["weights"] = types.Tuple([none, weight, none])
+    relu, silu = numba.typeof(Clip(0.0, 1.0)), numba.typeof(Silu(1.0))
+    acts = {"": (none, none), "relu, residual": (relu, out), "silu": (silu, none)}
+    rows = kernels("cuda_rows").family(cuda_cuts.COLS, cuda_cuts.ROWS)
+    planes = kernels("cuda_planes").family(cuda_cuts.SIZE)
+    a, three = (i8, i8), (i8,) * 3
+    for name, family, shape, written in (("rows", rows, (i8,) * 4, (i8,) * 4), ("planes", planes, (i8,) * 5, three)):
+        for options, pick in picks.items():
+            yield family.moments, f"{name}.moments", options, (x, *a, *shape, pick, f8)
+        if out is not x:
+            continue
+        for options, (act, residual) in acts.items():
+            yield (
+                family.transform,
+                f"{name}.transform",
+                options,
+                (x, *a, out, *a, *written, f8, f8, f8, residual, *a, act),
+            )
+            back = none if act is none else types.Tuple([act, f8, f8])
+            pick = picks["mask" if options else ""]
+            yield family.sums, f"{name}.sums", options, (x, *a, x, *a, *shape, pick, f8, back, residual, *a, f8)
+            given = (x, *a, x, *a, x, *a, residual, *a, *written, pick, f8, back, residual, *a, f8, f8, f8)
+            yield family.inputs, f"{name}.inputs", options, given
+    if dtype == "float64":
+        merge = kernels("cuda_merge").family(cuda_cuts.JOIN)
+        yield merge.finish, "merge.finish", "", (f8, *(i8,) * 4, f8, none, types.float64, none)
+        yield merge.finish, "merge.finish", "scale", (f8, *(i8,) * 4, f8, f8, types.float64, f8)
+        yield merge.total, "merge.total", "", (f8, *(i8,) * 4, f8)
+    if dtype in ("uint8", "float16", "float32", "float64"):  # copies are of bits
+        bits, places = array(np.dtype(f"u{np.dtype(dtype).itemsize}")), types.UniTuple(i8, 4)
+        for name in ("gather", "scatter"):
+            yield getattr(kernels("cuda_copy"), name), f"copy.{name}", "4 axes", (bits, i8, bits, i8, places, places)
+
+
+def assembled(kernel, name, dtype, options, types, capability, ptxas):
+    """One kernel, compiled and assembled."""
+    from numbabn.backends.cuda_launch import compiled
+
+    code = compiled(kernel, types, capability)
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "kernel.ptx"
+        source.write_text(code)
+        arch = f"sm_{capability[0]}{capability[1]}"
+        command = [ptxas, "-v", f"-arch={arch}", os.fspath(source), "-o", os.fspath(source.with_suffix(".cubin"))]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"ptxas does not take {name} ({dtype}, {options}): {done.stderr}")
+    said = done.stderr
+    spills = sum(map(int, re.findall(r"(\d+) bytes spill", said)))
+    number = {key: int(m[1]) if (m := re.search(rf"(\d+) {what}", said)) else 0 for key, what in (
+        ("registers", "registers"), ("shared", "bytes smem"), ("stack", "bytes stack frame"))}  # fmt: skip
+    widths = sorted({*re.findall(r"(?:ld|st)\.global(?:\.nc)?\.((?:v\d\.)?[a-z]\d+)", code)})
+    return Code(name, dtype, options, capability, **number, spills=spills, loads=" ".join(widths))
+
+
+def measured(dtypes=DTYPES, capabilities=CAPABILITIES, only=""):
+    """All of them, one by one."""
+    ptxas = assembler()
+    if ptxas is None:
+        raise FileNotFoundError("there is no ptxas: pip install nvidia-cuda-nvcc")
+    for capability in capabilities:
+        pretend(capability)
+        for dtype in dtypes:
+            for kernel, name, options, types in arguments(dtype):
+                if only in name:
+                    yield assembled(kernel, name, dtype, options, types, capability, ptxas)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dtypes", type=lambda t: t.split(","), default=DTYPES, help="by commas (default all)")
+    parser.add_argument("--only", default="", help="kernels with this in their name")
+    options = parser.parse_args()
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="CUDA kernels as machine code")
+    for name in (
+        "kernel",
+        "dtype",
+        "options",
+        "sm",
+        "registers",
+        "shared",
+        "stack",
+        "spills",
+        "global loads and stores",
+    ):
+        table.add_column(name)
+    bad = 0
+    for c in measured(options.dtypes, only=options.only):
+        cells = (
+            c.name,
+            c.dtype,
+            c.options,
+            f"{c.capability[0]}{c.capability[1]}",
+            c.registers,
+            c.shared,
+            c.stack,
+            c.spills,
+        )
+        table.add_row(*map(str, cells), c.loads)
+        bad += not c.sound
+    console = Console()
+    if not console.is_terminal:
+        console.width = 140
+    console.print(table)
+    console.print(f"{bad} of {table.row_count} need a stack or spill." if bad else "No spills and no stack frames.")
+    sys.exit(bad > 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,247 @@
+"""The verbs on a CUDA device, cut by shape alone; the arrays of a layout are shadows on one device.
+
+Everything goes on the stream of x. Parameters go to the device, and statistics come back, which waits for them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..arrays import NDArray
+from ..devices import Place, Shadow, download, empty, upload
+from ..layout import Layout, Window
+from . import Parts, Prepared, cuda_cuts, cuts
+from .cuda_gather import boxed
+from .cuda_launch import launch
+
+kernels = cuts.kernels
+
+
+def moments(layout: Layout, omit: bool = False, higher: bool = False, extremes: bool = False) -> Parts:
+    """As `Backend.moments`."""
+    if higher or extremes:
+        raise ValueError("`extra` is not there for arrays on a device; move the array to the host first")
+    place = _place(layout)
+    window = layout.window()
+    if window is not None:
+        return _parts(download(moments_of_window(window, omit, place)), layout.channels)
+    return _moments_of_boxes(layout, omit)
+
+
+def transform(layout: Layout, mean: NDArray, scale: NDArray, shift: NDArray | None, activation: Any = None) -> None:
+    """As `Backend.transform`."""
+    place, act = _place(layout), cuts.activation(activation)
+    window = layout.window()
+    if window is not None:
+        transform_window(window, *_sent(place, mean, scale, shift), act, place)
+        return
+    for box, at, part in boxed(layout, ("out",) if "out" in layout.arrays else ("x",)):
+        some = (None if p is None else p[at] for p in (mean, scale, shift))
+        transform_window(part, *_sent(place, *some), act, place)
+        box.finish()
+
+
+def prepared(layout: Layout, activation: Any = None) -> Prepared | None:
+    """Nothing: a launch costs more than finding out how to take an array."""
+    return None
+
+
+def train(
+    layout: Layout, gamma: NDArray, beta: NDArray | None, eps: float, omit: bool = False, activation: Any = None
+) -> Parts:
+    """As `Backend.train`."""
+    place = _place(layout)
+    x, out = layout.input().window(), layout.unpicked().window()
+    if x is None or out is None:
+        from ..arithmetic import batch_scale
+
+        parts = moments(layout.input(), omit)
+        transform(layout.unpicked(), parts[1], batch_scale(parts[0], parts[2], gamma, eps), beta, activation)
+        return parts
+    stats = train_window(x, out, *_sent(place, gamma, beta), eps, omit, cuts.activation(activation), place)
+    return _parts(download(stats), layout.channels)
+
+
+def grad_sums(layout: Layout, mean: NDArray, omit: bool = False, act: Any = None) -> NDArray:
+    """As `Backend.grad_sums`."""
+    place = _place(layout)
+    window = layout.window()
+    if window is not None:
+        return download(sums_of_window(window, mean, omit, act, place)).reshape(2, -1)
+    sums = np.zeros((2, layout.channels))
+    for _, at, part in boxed(layout):
+        sums[:, at] += download(sums_of_window(part, mean[at], omit, _some(act, at), place)).reshape(2, -1)
+    return sums
+
+
+def grad_inputs(
+    layout: Layout,
+    mean: NDArray,
+    a: NDArray,
+    b: NDArray | None,
+    k: NDArray | None,
+    omit: bool = False,
+    act: Any = None,
+) -> None:
+    """As `Backend.grad_inputs`."""
+    place = _place(layout)
+    window = layout.window()
+    if window is not None:
+        inputs_of_window(window, mean, a, b, k, omit, act, place)
+        return
+    written = ("dx" if "dx" in layout.arrays else "dy", *(("dz",) if "dz" in layout.arrays else ()))
+    for box, at, part in boxed(layout, written):
+        some = (None if p is None else p[at] for p in (mean, a, b, k))
+        inputs_of_window(part, *some, omit=omit, act=_some(act, at), place=place)  # type: ignore[arg-type]
+        box.finish()
+
+
+def moments_of_window(
+    window: Window, omit: bool, place: Place, gamma: Any = None, eps: float = 0.0, scale: Any = None
+) -> NDArray:
+    """Count, mean and M2 of each channel, on the device, (3 * channels,); and the scale by gamma, where it is given."""
+    g = window.geometry
+    pick = _pick(window, omit)
+    if g.rows:
+        cut = cuda_cuts.rows(g)
+        blocks, pack = cut.grid[1], cut.pack
+        parts = empty((3 * blocks * pack * g.channels * g.inner,), np.float64, place)
+        kernel = kernels("cuda_rows").family(*cut.block).moments
+        x, outer, channel = window.of("x")
+        shape = (g.outer, g.channels, g.inner, pack)
+        launch(kernel, cut.grid, cut.block, place, x, outer, channel, *shape, pick, parts)
+        inner = g.inner
+    else:
+        plan = cuda_cuts.planes(g)
+        blocks, pack, inner = plan.outer_blocks * plan.inner_blocks, 1, 1
+        parts = empty((3 * blocks * g.channels,), np.float64, place)
+        kernel = kernels("cuda_planes").family(plan.size).moments
+        x, outer, channel = window.of("x")
+        shape = (g.outer, g.channels, g.inner, plan.outer_blocks, plan.inner_blocks)
+        launch(
+            kernel, (g.channels * blocks, 1), (plan.size, 1), place, x, outer, channel, *shape, pick, parts
+        )  # fmt: skip
+    stats = empty((3 * g.channels,), np.float64, place)
+    size = cuda_cuts.JOIN
+    kernel = kernels("cuda_merge").family(size).finish
+    last = (stats, gamma, eps, scale)
+    launch(kernel, (g.channels, 1), (size, 1), place, parts, blocks, g.channels, inner, pack, *last)
+    return stats
+
+
+def transform_window(window: Window, mean: Any, scale: Any, shift: Any, activation: Any, place: Place) -> None:
+    """As `Backend.transform`; parameters on the device."""
+    g = window.geometry
+    x = window.of("x")
+    out = window.of("out") if "out" in window.flat else x
+    rest = (mean, scale, shift, *window.of("residual"), activation)
+    if g.rows:
+        cut = cuda_cuts.rows(g)
+        kernel = kernels("cuda_rows").family(*cut.block).transform
+        launch(kernel, cut.grid, cut.block, place, *x, *out, g.outer, g.channels, g.inner, cut.pack, *rest)
+        return
+    plan = cuda_cuts.planes(g)
+    kernel = kernels("cuda_planes").family(plan.size).transform
+    grid = (g.outer * g.channels * plan.runs, 1)
+    launch(kernel, grid, (plan.size, 1), place, *x, *out, g.channels, g.inner, plan.runs, *rest)
+
+
+def train_window(
+    x: Window, out: Window, gamma: Any, beta: Any, eps: float, omit: bool, activation: Any, place: Place
+) -> NDArray:
+    """Statistics of x on the device, and the transform by them, without the host; x with its picks, out with x."""
+    channels = x.geometry.channels
+    scale = empty((channels,), np.float64, place)
+    stats = moments_of_window(x, omit, place, gamma, eps, scale)
+    transform_window(out, stats[channels : 2 * channels], scale, beta, activation, place)
+    return stats
+
+
+def sums_of_window(window: Window, mean: NDArray, omit: bool, act: Any, place: Place) -> NDArray:
+    """Sums of g, then of g * (x - mean), on the device, (2 * channels,)."""
+    g = window.geometry
+    dy, x, other = window.of("dy"), window.of("x"), window.of("residual")
+    rest = (_pick(window, omit), *_sent(place, mean), _act(act, place), *other)
+    if g.rows:
+        cut = cuda_cuts.rows(g)
+        blocks, pack, inner = cut.grid[1], cut.pack, g.inner
+        parts = empty((2 * blocks * pack * g.channels * inner,), np.float64, place)
+        kernel = kernels("cuda_rows").family(*cut.block).sums
+        launch(kernel, cut.grid, cut.block, place, *dy, *x, g.outer, g.channels, inner, pack, *rest, parts)
+    else:
+        plan = cuda_cuts.planes(g)
+        blocks, pack, inner = plan.outer_blocks * plan.inner_blocks, 1, 1
+        parts = empty((2 * blocks * g.channels,), np.float64, place)
+        kernel = kernels("cuda_planes").family(plan.size).sums
+        shape = (g.outer, g.channels, g.inner, plan.outer_blocks, plan.inner_blocks)
+        launch(kernel, (g.channels * blocks, 1), (plan.size, 1), place, *dy, *x, *shape, *rest, parts)
+    sums = empty((2 * g.channels,), np.float64, place)
+    size = cuda_cuts.JOIN
+    kernel = kernels("cuda_merge").family(size).total
+    launch(kernel, (g.channels, 1), (size, 1), place, parts, blocks, g.channels, inner, pack, sums)
+    return sums
+
+
+def inputs_of_window(
+    window: Window, mean: NDArray, a: NDArray, b: Any, k: Any, omit: bool, act: Any, place: Place
+) -> None:
+    g = window.geometry
+    dy, x, dx, dz, other = (window.of(name) for name in ("dy", "x", "dx", "dz", "residual"))
+    if dx[0] is None:
+        dx = dy
+    pick = _pick(window, omit)
+    rest = (pick, *_sent(place, mean), _act(act, place), *other, *_sent(place, a, b, k))
+    if g.rows:
+        cut = cuda_cuts.rows(g)
+        kernel = kernels("cuda_rows").family(*cut.block).inputs
+        shape = (g.outer, g.channels, g.inner, cut.pack)
+        launch(kernel, cut.grid, cut.block, place, *dy, *x, *dx, *dz, *shape, *rest)
+        return
+    plan = cuda_cuts.planes(g)
+    kernel = kernels("cuda_planes").family(plan.size).inputs
+    grid = (g.outer * g.channels * plan.runs, 1)
+    launch(kernel, grid, (plan.size, 1), place, *dy, *x, *dx, *dz, g.channels, g.inner, plan.runs, *rest)
+
+
+def _moments_of_boxes(layout: Layout, omit: bool) -> Parts:
+    parts = cuts.new_parts(1, layout.channels, False, False)
+    place = _place(layout)
+    for _, at, part in boxed(layout):
+        count, mean, m2, _, _ = _parts(download(moments_of_window(part, omit, place)), at.size)
+        kernels("welford").merge_at(parts, 0, at, (count[None], mean[None], m2[None], None, None))
+    return parts[0][0], parts[1][0], parts[2][0], None, None
+
+
+def _place(layout: Layout) -> Place:
+    return layout.arrays["x"].place  # type: ignore[attr-defined, no-any-return]
+
+
+def _parts(stats: NDArray, channels: int) -> Parts:
+    count, mean, m2 = (np.array(row) for row in stats.reshape(3, channels))
+    return count, mean, m2, None, None
+
+
+def _sent(place: Place, *parameters: NDArray | None) -> tuple[Any, ...]:
+    return tuple(p if p is None or isinstance(p, Shadow) else upload(p, place) for p in parameters)
+
+
+def _pick(window: Window, omit: bool) -> Any:
+    """The pick as the kernels take it (see `kernels/cuda_common.py`)."""
+    if not window.geometry.picks and not omit:
+        return None
+    where, weights = (
+        None if s is None else (s.flat, s.outer, s.channel, s.inner)
+        for s in (window.spread("where"), window.spread("weights"))
+    )
+    return where, weights, True if omit else None
+
+
+def _act(act: Any, place: Place) -> Any:
+    """(activation, scale, shift) as the kernels take it."""
+    return None if act is None else (cuts.activation(act[0]), *_sent(place, *act[1:]))
+
+
+def _some(act: Any, at: NDArray) -> Any:
+    return None if act is None else (act[0], act[1][at], None if act[2] is None else act[2][at])

@@ -1,0 +1,136 @@
+"""Kernels on a device: compiled once for each combination of types, launched with a handful of numbers.
+
+A launch packs its arguments into one row of 8-byte slots, as numba lays them out, and makes one call of the driver.
+Under numba's simulator the same kernel runs as Python, on host memory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import struct
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ..devices import probe
+from ..devices.driver import on
+from ..devices.shadow import Place, pointer_of
+
+Grid = tuple[int, int]
+_functions: dict[tuple[Any, ...], Any] = {}
+
+
+def launch(kernel: Any, grid: Grid, block: Grid, place: Place, *args: Any) -> None:
+    """Run a kernel behind what the stream of a place has to do; arguments are flat arrays, numbers, None, and tuples."""
+    if probe.simulated():
+        kernel[grid, block](*(_faked(a) for a in args))
+        return
+    slots: list[int] = []
+    kinds = tuple(_pack(a, slots) for a in args)
+    with on(place.device):
+        key = (kernel, place.device, kinds)
+        function = _functions.get(key)
+        if function is None:
+            function = _functions[key] = _loaded(kernel, tuple(_type(a) for a in args), place.device)
+        from cuda.bindings import driver
+
+        values = (ctypes.c_uint64 * len(slots))(*slots)
+        first = ctypes.addressof(values)
+        pointers = (ctypes.c_void_p * len(slots))(*range(first, first + 8 * len(slots), 8))
+        (status,) = driver.cuLaunchKernel(
+            function, *grid, 1, *block, 1, 0, place.stream, ctypes.addressof(pointers), 0
+        )  # fmt: skip
+        if status != driver.CUresult.CUDA_SUCCESS:
+            raise RuntimeError(f"a kernel could not be launched over {grid} blocks of {block} threads: {status.name}")
+
+
+def _pack(value: Any, slots: list[int]) -> Any:
+    """Append an argument as its 8-byte slots; returns what decides how it is compiled."""
+    if isinstance(value, np.ndarray):
+        n, size = value.size, value.itemsize
+        slots += (0, 0, n, size, pointer_of(value), n, size)
+        return value.dtype
+    if value is None:
+        slots.append(0)
+        return None
+    if isinstance(value, tuple):
+        return (type(value), *(_pack(v, slots) for v in value))
+    if isinstance(value, float):
+        slots.append(struct.unpack("<Q", struct.pack("<d", value))[0])
+        return float
+    slots.append(value & 0xFFFF_FFFF_FFFF_FFFF)
+    return type(value)
+
+
+def _type(value: Any) -> Any:
+    """numba's type of an argument."""
+    import numba
+    from numba import types
+
+    if isinstance(value, np.ndarray):
+        return types.Array(numba.from_dtype(value.dtype), 1, "C")
+    if isinstance(value, tuple):
+        inside = [_type(v) for v in value]
+        named = hasattr(value, "_fields")
+        return types.NamedTuple(inside, type(value)) if named and len(set(inside)) > 1 else (
+            types.NamedUniTuple(inside[0], len(inside), type(value)) if named else types.Tuple(inside)
+        )  # fmt: skip
+    return {type(None): types.none, float: types.float64, bool: types.boolean}.get(type(value), types.int64)
+
+
+def compiled(kernel: Any, args: tuple[Any, ...], capability: tuple[int, int]) -> str:
+    """The PTX of a kernel for a compute capability; args: numba's types."""
+    from numba import cuda, types
+
+    code, _ = cuda.compile(
+        kernel.py_func, types.void(*args), device=False, abi="numba", cc=capability, output="ptx"
+    )  # fmt: skip
+    return code if isinstance(code, str) else code.decode()
+
+
+def entry(code: str) -> str:
+    """The name of the one kernel in some PTX."""
+    found = re.search(r"\.visible \.entry (\w+)", code)
+    assert found is not None
+    return found[1]
+
+
+def _loaded(kernel: Any, args: tuple[Any, ...], device: int) -> Any:
+    from cuda.bindings import driver
+
+    code = compiled(kernel, args, capability_of(device))
+    status, module = driver.cuModuleLoadData(code.encode() + b"\0")
+    if status != driver.CUresult.CUDA_SUCCESS:
+        raise RuntimeError(
+            f"the driver does not take a kernel ({status.name}); it may be older than the installed CUDA packages: "
+            "update it, or install packages of its version"
+        )
+    status, function = driver.cuModuleGetFunction(module, entry(code).encode())
+    if status != driver.CUresult.CUDA_SUCCESS:
+        raise RuntimeError(f"a compiled kernel cannot be found: {status.name}")
+    return function
+
+
+@cache
+def capability_of(device: int) -> tuple[int, int]:
+    """The compute capability of a device, (major, minor)."""
+    from cuda.bindings import driver
+
+    names = driver.CUdevice_attribute
+    wanted = (names.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, names.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)
+    (_, handle) = driver.cuDeviceGet(device)
+    major, minor = (int(driver.cuDeviceGetAttribute(name, handle)[1]) for name in wanted)
+    return major, minor
+
+
+def _faked(value: Any) -> Any:
+    """An argument as the simulator takes it: arrays are used where they are, not copied."""
+    if isinstance(value, np.ndarray):
+        from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
+
+        return FakeCUDAArray(value.view(np.ndarray))
+    if type(value) is tuple:
+        return tuple(_faked(v) for v in value)
+    return value

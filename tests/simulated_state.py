@@ -1,0 +1,290 @@
+"""A BatchNorm on a device beside one on the host, with the kernels that will run there, under numba's simulator:
+``NUMBA_ENABLE_CUDASIM=1 NUMBA_DISABLE_JIT=1 python -m pytest tests/simulated_state.py``.
+
+Few values and small blocks: every thread is a thread of Python.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import devicelike
+import numpy as np
+import pytest
+from devicelike import WithDlpack, WithInterface, values_of
+
+import numbabn
+from numbabn.backends import cuda_cuts, device_state
+from numbabn.devices import DeviceArray, driver
+from numbabn.ondevice import OnDevice
+
+RULES = ("exponential", "mixture", "debiased", "debiased-mixture", "equal", "cumulative")
+RNG = np.random.default_rng(0)
+BATCHES = [RNG.normal(3, 2, (n, 3)).astype(np.float32) for n in (7, 4, 1)]
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"COLS": 4, "ROWS": 2, "SIZE": 8, "JOIN": 4, "BLOCKS": 12, "NARROW": 8, "EACH": 1, "RUN": 64}
+    for name, value in sizes.items():
+        monkeypatch.setattr(cuda_cuts, name, value)
+    monkeypatch.setattr(device_state, "THREADS", 2)
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Every wait of the host for the device."""
+    told: list[int] = []
+    monkeypatch.setattr(driver.Simulated, "synchronize", lambda self, stream: told.append(stream))
+    return told
+
+
+def assert_same(device: Any, host: Any) -> None:
+    """The same state, but for the rounding of another order."""
+    mine, its = device.state_dict(), host.state_dict()
+    assert mine.keys() == its.keys()
+    for name, value in its.items():
+        np.testing.assert_allclose(mine[name], value, rtol=1e-12, atol=1e-13, err_msg=name)
+
+
+def close(got: Any, wanted: Any, ulps: int = 4) -> None:
+    got = values_of(got) if isinstance(got, DeviceArray) else got
+    assert got.dtype == wanted.dtype
+    np.testing.assert_allclose(got, wanted, rtol=ulps * np.finfo(wanted.dtype).eps, atol=1e-6 * ulps)
+
+
+@pytest.mark.parametrize("average", RULES)
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_learning_on_the_device_is_that_of_the_host(average: str, ddof: int, waits: list[int]) -> None:
+    how: dict[str, Any] = {"average": average, "ddof": ddof, "gamma": [1.0, 2.0, 0.5], "beta": 0.5}
+    if average not in ("equal", "cumulative"):
+        how["momentum"] = 0.3
+    host = numbabn.BatchNorm(3, **how)
+    device = numbabn.BatchNorm(3, **how).to("cuda")
+    for x in BATCHES:
+        close_y = device(WithInterface(x), training=True), host(x, training=True)
+        assert waits == []
+        close(*close_y)
+        waits.clear()
+    assert_same(device, host)
+    assert waits
+    waits.clear()
+    y = device(WithInterface(BATCHES[0]))
+    assert waits == []
+    close(y, host(BATCHES[0]))
+    assert device.num_batches == 3
+
+
+def test_the_first_reading_waits_and_the_next_does_not(waits: list[int]) -> None:
+    bn = numbabn.BatchNorm(3).to("cuda")
+    bn(WithInterface(BATCHES[0]), training=True)
+    assert waits == []
+    mean = bn.running_mean
+    assert len(waits) == 2  # the averages, and the number of batches
+    assert bn.running_mean is mean
+    assert (bn.num_batches, len(waits)) == (1, 2)
+
+
+@pytest.mark.filterwarnings("ignore:.*tid=")  # compiled kernels never warn; NumPy's scalars do
+@pytest.mark.parametrize("nonfinite", ["skip", "propagate"])
+def test_what_is_not_finite(nonfinite: str) -> None:
+    host, device = numbabn.BatchNorm(3, nonfinite=nonfinite), numbabn.BatchNorm(3, nonfinite=nonfinite).to("cuda")
+    one, every = BATCHES[0].copy(), np.full((4, 3), np.nan, np.float32)
+    one[2, 1] = np.inf
+    for x in (BATCHES[1], one, every, BATCHES[0]):
+        device(WithInterface(x), training=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            host(x, training=True)
+    assert_same(device, host)
+    assert device.num_batches == (3 if nonfinite == "skip" else 4)
+
+
+def test_picks_and_omitted_values() -> None:
+    x = BATCHES[0].copy()
+    x[1, 1] = np.nan
+    where, weights = np.array([1, 0, 1, 1, 1, 0, 1], bool), RNG.integers(0, 3, 7)
+    for how in ({"where": where}, {"weights": weights}, {"where": np.zeros(7, bool)}):
+        host, device = (numbabn.BatchNorm(3, nan_policy="omit") for _ in range(2))
+        device = device.to("cuda")
+        y = device(WithInterface(x), training=True, **{name: WithInterface(a) for name, a in how.items()})
+        close(y, host(x, training=True, **how))
+        assert_same(device, host)
+    assert device.num_batches == 0
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("residual", [False, True])
+def test_the_way_back(activation: Any, residual: bool, waits: list[int]) -> None:
+    x, dy, z = BATCHES[0], *(RNG.normal(size=(7, 3)).astype(np.float32) for _ in range(2))
+    how: dict[str, Any] = {"gamma": [1.0, 2.0, 0.5], "beta": [0.5, 0, 1], "activation": activation}
+    host, device = numbabn.BatchNorm(3, **how), numbabn.BatchNorm(3, **how).to("cuda")
+    given = WithInterface(x), WithInterface(z), WithInterface(dy)
+    device(given[0], training=True, residual=given[1] if residual else None)
+    host(x, training=True, residual=z if residual else None)
+    got, wanted = device.backward(given[2]), host.backward(dy)
+    assert len(got) == len(wanted) == 3 + residual
+    assert waits == []
+    for a, b in zip(got, wanted, strict=True):
+        assert isinstance(a, DeviceArray)
+        close(a, b, 64)
+
+
+def test_the_way_back_needs_the_input() -> None:
+    bn = numbabn.BatchNorm(3).to("cuda")
+    with pytest.raises(ValueError, match="no training call"):
+        bn.backward(WithInterface(BATCHES[0]))
+    x = WithInterface(BATCHES[0].copy())
+    bn(x, training=True, out=x)
+    with pytest.raises(ValueError, match="overwritten"):
+        bn.backward(WithInterface(BATCHES[0]))
+    dx, dgamma, dbeta = bn.backward(WithInterface(BATCHES[0]), WithInterface(BATCHES[0]))
+    assert values_of(dgamma).shape == values_of(dbeta).shape == (3,)
+    strided = np.asfortranarray(BATCHES[0])  # dy lies otherwise than x: the general way
+    np.testing.assert_allclose(
+        values_of(bn.backward(WithInterface(strided), WithInterface(BATCHES[0]))[0]), values_of(dx), rtol=1e-5
+    )
+    assert bn.backward(BATCHES[0], BATCHES[0])[0].shape == (7, 3)  # on the host
+    dx, _, _ = bn.backward(WithInterface(BATCHES[0]), WithInterface(BATCHES[0]), training=False)
+    assert isinstance(dx, DeviceArray)
+
+
+OTHER_WAYS: dict[str, dict[str, Any]] = {
+    "window": {"average": "window", "window": 2},
+    "renorm": {"renorm": True},
+    "ghost": {"ghost": 2},
+    "raise": {"nonfinite": "raise"},
+    "running": {"normalize_by": "running"},
+    "center": {"constant": "center"},
+    "schedule": {"momentum": (0.5, 0.25)},
+    "callable": {"momentum": lambda n: 1 / (n + 1), "nonfinite": "propagate"},
+    "sequence": {"momentum": (0.5, 0.25), "nonfinite": "propagate"},
+    "adjustment": {"adjustment": lambda shape: (2.0, 1.0)},
+}
+
+
+@pytest.mark.parametrize("case", OTHER_WAYS)
+def test_every_option_works_some_with_the_host_in_between(case: str) -> None:
+    host, device = numbabn.BatchNorm(3, **OTHER_WAYS[case]), numbabn.BatchNorm(3, **OTHER_WAYS[case]).to("cuda")
+    for x in BATCHES[:2]:
+        close(device(WithInterface(x), training=True), host(x, training=True), 16)
+    assert_same(device, host)
+    close(device(WithInterface(BATCHES[2])), host(BATCHES[2]), 16)
+
+
+def test_host_arrays_work_too_and_the_state_goes_over() -> None:
+    host, device = numbabn.BatchNorm(3), numbabn.BatchNorm(3).to("cuda")
+    for bn in (host, device):
+        bn(BATCHES[0], training=True)
+        bn.update(BATCHES[1])
+    assert device == host
+    close(device(WithInterface(BATCHES[2])), host(BATCHES[2]))
+    assert type(device(BATCHES[2])) is np.ndarray
+    device.reset()
+    host.reset()
+    assert device == host
+
+
+def test_there_and_back_saved_loaded_merged_copied_and_pickled(tmp_path: Path) -> None:
+    host = numbabn.BatchNorm(3, gamma=[1.0, 2, 3], average="cumulative")
+    host(BATCHES[0], training=True)
+    device = host.to("cuda")
+    assert isinstance(device, OnDevice)
+    assert isinstance(device, numbabn.BatchNorm)
+    assert device == host
+    assert device.to("cuda") is device.to("cuda:0") is device
+    assert type(device.to("cpu")) is numbabn.BatchNorm
+    device(WithInterface(BATCHES[1]), training=True)
+    assert device != host  # it is independent
+    host.update(BATCHES[1])
+    assert_same(device, host)
+    device.save(tmp_path / "device.npz")
+    assert numbabn.BatchNorm.load(tmp_path / "device.npz") == device == device.to("cpu")
+    assert pickle.loads(pickle.dumps(device)) == device
+    for twin in (device.copy(), copy.copy(device), copy.deepcopy(device)):
+        assert isinstance(twin, OnDevice)
+        assert twin == device
+        twin(WithInterface(BATCHES[2]), training=True)
+        assert twin != device
+    assert device.copy(eps=0.5).eps == 0.5
+    other = numbabn.BatchNorm(3, average="cumulative")
+    other(BATCHES[2], training=True)
+    assert device.merge(other) is device
+    host.merge(other)
+    assert_same(device, host)
+    assert_same(numbabn.BatchNorm(3, average="cumulative").merge(device), host.copy())
+    device.load_state_dict(other.state_dict())
+    assert device == other
+    assert " on cuda:0: 1 batch" in repr(device)
+
+
+def test_parameters_given_on_the_device_stay_there(waits: list[int]) -> None:
+    device = numbabn.BatchNorm(3).to("cuda")
+    gamma, beta = np.array([1, 2, 3], np.float32), np.array([0.5, 0, 1])
+    device.gamma, device.beta = WithInterface(gamma), WithDlpack(beta)
+    assert waits == []
+    y = device(WithInterface(BATCHES[0]), training=True)
+    assert waits == []
+    close(y, numbabn.BatchNorm(3, gamma=gamma, beta=beta)(BATCHES[0], training=True))
+    assert device.gamma.tolist() == [1, 2, 3]
+    device.gamma = None
+    device.beta = 2
+    close(device(WithInterface(BATCHES[0]), training=True), numbabn.BatchNorm(3, beta=2)(BATCHES[0], training=True))
+    with pytest.raises(ValueError, match="`gamma` has shape"):
+        device.gamma = WithInterface(np.ones(4))
+
+
+def test_several_channel_axes_and_turned_arrays() -> None:
+    x = RNG.normal(size=(2, 3, 4))
+    for view in (x, x.transpose(0, 2, 1).copy().transpose(0, 2, 1), x[:, ::-1]):
+        host, device = (numbabn.BatchNorm((3, 4), axis=(1, 2)) for _ in range(2))
+        device = device.to("cuda")
+        close(device(WithInterface(view), training=True), host(view, training=True))
+        assert_same(device, host)
+
+
+def test_streams_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, int]] = []
+    bn = numbabn.BatchNorm(3).to("cuda")
+    bn(WithInterface(BATCHES[1], stream=7), training=True)
+    monkeypatch.setattr(driver.Simulated, "wait", lambda self, stream, event: told.append(("wait", stream)))
+    bn(WithInterface(BATCHES[1], stream=7), training=True)
+    assert told == []
+    bn(WithInterface(BATCHES[1], stream=9))
+    assert told == [("wait", 9)]
+
+
+REFUSALS: dict[str, tuple[type[Exception], Any, str]] = {
+    "no such device": (numbabn.BackendUnavailableError, lambda bn: bn.to("cuda:7"), "no device 7: the last one is 0"),
+    "not a device": (ValueError, lambda bn: bn.to("gpu"), "expected 'cpu', 'cuda', or 'cuda:1'"),
+    "a number": (TypeError, lambda bn: bn.to(0), "`device` is 0; expected"),
+    "elsewhere": (
+        ValueError,
+        lambda bn: bn.to("cuda")(WithDlpack(BATCHES[0], device=1), training=True),
+        r"`x` lies on cuda:1 but this BatchNorm on cuda:0; .*bn\.to\('cuda:1'\)",
+    ),
+    "channels": (ValueError, lambda bn: bn.to("cuda")(WithInterface(BATCHES[0].T)), "3 channels but `x` has 7"),
+    "the CPU by name": (ValueError, lambda bn: numbabn.BatchNorm(3, backend="cpu").to("cuda"), "backend='cpu'"),
+    "residual": (
+        TypeError,
+        lambda bn: bn.to("cuda")(WithInterface(BATCHES[0]), residual=BATCHES[0]),
+        "`residual` lies on the host",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals(case: str) -> None:
+    kind, call, message = REFUSALS[case]
+    bn = numbabn.BatchNorm(3)
+    before = bn.copy()
+    with pytest.raises(kind, match=message):
+        call(bn)
+    assert bn == before
+
+
+assert devicelike  # its import comes before numba's

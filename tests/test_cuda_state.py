@@ -1,0 +1,30 @@
+"""`tests/simulated_state.py` in a process of its own, in which numba's simulator stands in for a GPU."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import numbabn
+
+
+@pytest.mark.skipif(importlib.util.find_spec("numba_cuda") is None, reason="needs pip install 'numbabn[cuda]'")
+def test_a_batchnorm_on_a_simulated_device() -> None:
+    script = Path(__file__).with_name("simulated_state.py")
+    environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1", "NUMBA_DISABLE_JIT": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "--no-cov", "-p", "no:cacheprovider", str(script)]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_without_a_device_a_batchnorm_does_not_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    from numbabn.devices import probe
+
+    monkeypatch.setattr(probe, "_found", lambda: ((), "there is none"))
+    with pytest.raises(numbabn.BackendUnavailableError, match="cannot move to cuda:0: there is none"):
+        numbabn.BatchNorm(3).to("cuda")
