@@ -10,7 +10,7 @@ from ..arithmetic import batch_scale
 from ..arrays import NDArray
 from ..layout import Layout, Window
 from . import cuts
-from .cuts import GRAIN, kernels
+from .cuts import GRAIN, SMALL, kernels
 from .gradients import grad_inputs, grad_sums
 from .ready import prepared
 from .scratch import Run, channel_numbers, groups_of, here, kept_of, scratch
@@ -71,7 +71,7 @@ def _transform(
             with scratch(layout, box, written) as part:
                 _transform_window(part, mean[at], scale[at], None if shift is None else shift[at], activation, here)
 
-    parallel_for(work, len(pieces), small=layout.size <= GRAIN)
+    parallel_for(work, len(pieces), small=layout.size <= SMALL)
 
 
 def _merged(parts: Parts) -> Parts:
@@ -98,7 +98,7 @@ def _first(parts: Parts) -> Parts:
 
 def _moments_parts(window: Window, omit: bool, higher: bool, extremes: bool, run: Run) -> Parts:
     g = window.geometry
-    small = g.size <= GRAIN
+    small = g.size <= SMALL
     x, outer_stride, channel_stride = window.of("x")
     if g.rows:
         pack, row_blocks, col_blocks = cuts.row_blocks(g)
@@ -122,7 +122,7 @@ def _transform_window(
     window: Window, mean: NDArray, scale: NDArray, shift: NDArray | None, activation: Any, run: Run
 ) -> None:
     g = window.geometry
-    small = g.size <= GRAIN
+    small = g.size <= SMALL
     x, x_outer, x_channel = window.of("x")
     out, out_outer, out_channel = window.of("out")
     other, outer, channel = window.of("residual")
@@ -157,7 +157,7 @@ def _train_planes(window: Window, gamma: NDArray, beta: NDArray, eps: float, omi
     shape = (g.outer, g.channels, g.inner, blocks, outer_blocks, inner_blocks)
     rest = (cuts.pick_of_planes(window, omit), parts, gamma, beta, eps)
     last = (*window.of("residual"), cuts.activation(activation))
-    parallel_for(lambda lo, hi: kernel(*where, *shape, lo, hi, *rest, *last), blocks, small=g.size <= GRAIN)
+    parallel_for(lambda lo, hi: kernel(*where, *shape, lo, hi, *rest, *last), blocks, small=g.size <= SMALL)
     return _first(parts)
 
 
@@ -178,7 +178,7 @@ def _moments_of_pieces(layout: Layout, omit: bool, higher: bool, extremes: bool)
                         kernels("welford").merge_tree(part, 0, at.size)
                 merge_at(parts, g, at, part)
 
-    parallel_for(work, groups, small=layout.size <= GRAIN)
+    parallel_for(work, groups, small=layout.size <= SMALL)
     everything = np.arange(layout.channels)
     for g in range(1, groups):
         merge_at(parts, 0, everything, tuple(None if p is None else p[..., g : g + 1, :].copy() for p in parts))

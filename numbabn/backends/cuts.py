@@ -13,6 +13,7 @@ from ..layout import KEPT, Geometry, Spread, Window
 
 ITEMS = 128  # the most parts of one reduction, and so the most threads that share it
 GRAIN = 131072  # values in an item at least: work that outweighs handing it out by far
+SMALL = 4 * GRAIN  # values that the caller does alone: to wake a thread takes longer than half of the work
 NARROW = 128  # columns that several short rows fill together: full vectors, parameters that stay in L1
 BY_ITSELF = 16  # columns of a row that is worth taking by itself where all of it has one weight
 WIDE = 4096  # columns that a block of a longer row has at least: accumulators stay in L2, reads are long and sequential

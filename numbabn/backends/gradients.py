@@ -9,7 +9,7 @@ import numpy as np
 from ..arrays import NDArray
 from ..layout import Layout, Window
 from . import cuts
-from .cuts import GRAIN, kernels
+from .cuts import GRAIN, SMALL, kernels
 from .scratch import Run, channel_numbers, groups_of, here, kept_of, scratch
 from .threads import parallel_for
 
@@ -33,7 +33,7 @@ def grad_sums(layout: Layout, mean: NDArray, omit: bool = False, act: Any = None
                 with scratch(layout, box) as part:
                     sums[g][:, at] += _grad_sums_of_window(part, mean[at], omit, _some(act, at), here)
 
-    parallel_for(work, groups, small=layout.size <= GRAIN)
+    parallel_for(work, groups, small=layout.size <= SMALL)
     return np.asarray(sums.sum(axis=0))
 
 
@@ -66,12 +66,12 @@ def grad_inputs(
                     run=here,
                 )
 
-    parallel_for(work, len(pieces), small=layout.size <= GRAIN)
+    parallel_for(work, len(pieces), small=layout.size <= SMALL)
 
 
 def _grad_sums_of_window(window: Window, mean: NDArray, omit: bool, act: Any, run: Run) -> NDArray:
     g = window.geometry
-    small = g.size <= GRAIN
+    small = g.size <= SMALL
     parameters = (mean, _compiled(act))
     dy, x, other = window.of("dy"), window.of("x"), window.of("residual")
     if g.rows:
@@ -94,7 +94,7 @@ def _grad_inputs_of_window(
     window: Window, mean: Any, a: Any, b: Any, k: Any, *, omit: bool, act: Any, run: Run
 ) -> None:
     g = window.geometry
-    small = g.size <= GRAIN
+    small = g.size <= SMALL
     parameters = (mean, _compiled(act))
     dy, x, dx, dz, other = (window.of(name) for name in ("dy", "x", "dx", "dz", "residual"))
     if dx[0] is None:
