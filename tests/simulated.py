@@ -171,7 +171,9 @@ def main() -> None:
     for dtype in DTYPES[1:]:
         for case in (CASES[0], CASES[4]):
             check(case, dtype, "c", few=True)
-    for case, memory in itertools.product((CASES[0], CASES[6]), ("fortran", "crop", "every-second-value", "all-reversed")):
+    for case, memory in itertools.product(
+        (CASES[0], CASES[6]), ("fortran", "crop", "every-second-value", "all-reversed")
+    ):
         check(case, np.float32, memory, few=True)
     print("ok")
 
