@@ -169,12 +169,9 @@ def main() -> None:
     for case in CASES:
         check(case, np.float32, "c", few=case.name in ("rows-wide", "planes-one", "none-kept"))
     for dtype in DTYPES[1:]:
-        for case in (CASES[0], CASES[4]):
-            check(case, dtype, "c", few=True)
-    for case, memory in itertools.product(
-        (CASES[0], CASES[6]), ("fortran", "crop", "every-second-value", "all-reversed")
-    ):
-        check(case, np.float32, memory, few=True)
+        check(CASES[0] if dtype in (np.float16, np.int8) else CASES[4], dtype, "c", few=True)
+    for memory in ("fortran", "crop", "every-second-value", "all-reversed"):
+        check(CASES[6], np.float32, memory, few=True)
     print("ok")
 
 
