@@ -1,7 +1,8 @@
 """The CUDA kernels as machine code: registers, shared memory, spills, and how wide they load and store.
 
 Compiles every kernel for every dtype and a choice of options, assembles it, and prints a table; exits with 1 if one
-spills registers or needs a stack. It takes the packages of ``pip install 'numbabn[cuda]'`` and nvidia-cuda-nvcc, and no GPU.
+spills registers or needs a stack. It takes the packages of ``pip install 'numbabn[cuda]'`` and nvidia-cuda-nvcc, but no
+GPU.
 """
 
 import argparse
@@ -61,11 +62,11 @@ def arguments(dtype):
     """(kernel, name, options, numba's types of its arguments) of everything there is for one dtype."""
     import numba
     from numba import types
+    from numbabn.kernels.activation import Clip, Silu
 
     from numbabn.arrays import BFLOAT, HALF
     from numbabn.backends import cuda_cuts
     from numbabn.backends.cuts import kernels
-    from numbabn.kernels.activation import Clip, Silu
 
     def array(of):
         return types.Array(numba.from_dtype(of), 1, "C")

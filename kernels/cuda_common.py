@@ -1,8 +1,8 @@
-"""What the CUDA kernels of both loop families share: picks, sums of a thread, and how the threads of a block join theirs.
+"""What the CUDA kernels of both loop families share: picks, sums of a thread, and how a block joins them.
 
-Element (o, c, i) of an array lies at ``o * outer + c * channel + i``, as on the CPU. A pick is None, or (where, weights,
-omit): `where` and `weights` each None or (flat, outer, channel, inner), three strides, each perhaps 0; `omit` None or
-True. Everything is reckoned in float64.
+Element (o, c, i) of an array lies at ``o * outer + c * channel + i``, as on the CPU. A pick is None, or (where,
+weights, omit): `where` and `weights` each None or (flat, outer, channel, inner), three strides, each perhaps 0; `omit`
+None or True. Everything is reckoned in float64.
 """
 
 from numba import cuda

@@ -1,7 +1,7 @@
-"""CUDA, channels along the row: a block of threads takes some columns of a wide row, and each of its rows of threads some rows.
+"""CUDA, channels along the row: a block of threads takes some columns of a wide row, each row of its threads some rows.
 
-`pack` rows are taken as one wide row of pack x channels x inner columns, so that the threads of a warp have neighbouring
-columns also where rows are short. A thread stays in its column: its channel's parameters are loaded once.
+`pack` rows are taken as one wide row of pack x channels x inner columns, so that the threads of a warp have
+neighbouring columns also where rows are short. A thread stays in its column: its channel's parameters load once.
 """
 
 from functools import cache
@@ -86,7 +86,7 @@ def column_back(dy, p, dy_step, x, q, x_step, r, last, hop, pack, k, c, i, mean,
 
 @cache
 def family(cols: int, rows: int) -> Any:
-    """The kernels for blocks of cols x rows threads, rows a power of two; a grid is (blocks of columns, blocks of rows)."""
+    """The kernels for blocks of cols x rows threads, rows a power of two; a grid has blocks of columns x of rows."""
     size = cols * rows
 
     @kernel
@@ -103,9 +103,7 @@ def family(cols: int, rows: int) -> Any:
             k, c, i = place(j, channels, inner)
             first, last = ends(outer, pack, k, b, blocks)
             base = k * x_outer + c * x_channel + i
-            n[lane], mean[lane], m2[lane] = column(
-                x, base, pack * x_outer, first + t, last, rows, pack, k, c, i, pick
-            )
+            n[lane], mean[lane], m2[lane] = column(x, base, pack * x_outer, first + t, last, rows, pack, k, c, i, pick)
         merged(n, mean, m2, lane, size, cols)
         if j < width and t == 0:
             parts[b * width + j] = n[lane]
@@ -123,7 +121,11 @@ def family(cols: int, rows: int) -> Any:
             k, c, i = place(j, channels, inner)
             first, last = ends(outer, pack, k, blocks - 1 - cuda.blockIdx.y, blocks)
             m, a, b = mean[c], scale[c], plus(0.0, shift, c)
-            p, q, s = k * x_outer + c * x_channel + i, k * out_outer + c * out_channel + i, k * r_outer + c * r_channel + i
+            p, q, s = (
+                k * x_outer + c * x_channel + i,
+                k * out_outer + c * out_channel + i,
+                k * r_outer + c * r_channel + i,
+            )
             r = first + cuda.threadIdx.y
             while r + 3 * rows < last:
                 u = r * pack

@@ -23,11 +23,11 @@ from numbabn.layout import canonical
 from numbabn.picks import EVERYTHING, picked
 
 CASES = (
-    Case("rows", (21, 3), -1),
+    Case("rows", (13, 3), -1),
     Case("rows-inner", (5, 3, 4), 1),
-    Case("rows-wide", (9, 40), -1),
-    Case("planes", (2, 3, 258), 1),
-    Case("planes-one", (1, 2, 300), 1),
+    Case("rows-wide", (9, 18), -1),
+    Case("planes", (2, 2, 258), 1),
+    Case("planes-one", (1, 1, 300), 1),
     Case("none-kept", (6, 7), ()),
     Case("several-kept", (3, 2, 3, 2), (1, 3)),
 )
@@ -169,10 +169,9 @@ def main() -> None:
     for case in CASES:
         check(case, np.float32, "c", few=case.name in ("rows-wide", "planes-one", "none-kept"))
     for dtype in DTYPES[1:]:
-        for case in (CASES[0], CASES[4]):
-            check(case, dtype, "c", few=True)
-    for case, memory in itertools.product((CASES[0], CASES[6]), ("fortran", "crop", "every-second-value", "all-reversed")):
-        check(case, np.float32, memory, few=True)
+        check(CASES[0] if dtype in (np.float16, np.int8) else CASES[4], dtype, "c", few=True)
+    for memory in ("fortran", "crop", "every-second-value", "all-reversed"):
+        check(CASES[6], np.float32, memory, few=True)
     print("ok")
 
 

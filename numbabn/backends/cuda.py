@@ -35,11 +35,12 @@ def transform(layout: Layout, mean: NDArray, scale: NDArray, shift: NDArray | No
     place, act = _place(layout), cuts.activation(activation)
     window = layout.window()
     if window is not None:
-        transform_window(window, *_sent(place, mean, scale, shift), act, place)
+        m, a, b = _sent(place, mean, scale, shift)
+        transform_window(window, m, a, b, act, place)
         return
     for box, at, part in boxed(layout, ("out",) if "out" in layout.arrays else ("x",)):
-        some = (None if p is None else p[at] for p in (mean, scale, shift))
-        transform_window(part, *_sent(place, *some), act, place)
+        m, a, b = _sent(place, *(None if p is None else p[at] for p in (mean, scale, shift)))
+        transform_window(part, m, a, b, act, place)
         box.finish()
 
 
@@ -60,7 +61,8 @@ def train(
         parts = moments(layout.input(), omit)
         transform(layout.unpicked(), parts[1], batch_scale(parts[0], parts[2], gamma, eps), beta, activation)
         return parts
-    stats = train_window(x, out, *_sent(place, gamma, beta), eps, omit, cuts.activation(activation), place)
+    weight, bias = _sent(place, gamma, beta)
+    stats = train_window(x, out, weight, bias, eps, omit, cuts.activation(activation), place)
     return _parts(download(stats), layout.channels)
 
 
@@ -93,8 +95,8 @@ def grad_inputs(
         return
     written = ("dx" if "dx" in layout.arrays else "dy", *(("dz",) if "dz" in layout.arrays else ()))
     for box, at, part in boxed(layout, written):
-        some = (None if p is None else p[at] for p in (mean, a, b, k))
-        inputs_of_window(part, *some, omit=omit, act=_some(act, at), place=place)  # type: ignore[arg-type]
+        offset, slope = None if b is None else b[at], None if k is None else k[at]
+        inputs_of_window(part, mean[at], a[at], offset, slope, omit, _some(act, at), place)
         box.finish()
 
 
@@ -109,20 +111,17 @@ def moments_of_window(
         blocks, pack = cut.grid[1], cut.pack
         parts = empty((3 * blocks * pack * g.channels * g.inner,), np.float64, place)
         kernel = kernels("cuda_rows").family(*cut.block).moments
-        x, outer, channel = window.of("x")
-        shape = (g.outer, g.channels, g.inner, pack)
-        launch(kernel, cut.grid, cut.block, place, x, outer, channel, *shape, pick, parts)
+        where = (*window.of("x"), g.outer, g.channels, g.inner)
+        launch(kernel, cut.grid, cut.block, place, *where, pack, pick, parts)
         inner = g.inner
     else:
         plan = cuda_cuts.planes(g)
         blocks, pack, inner = plan.outer_blocks * plan.inner_blocks, 1, 1
         parts = empty((3 * blocks * g.channels,), np.float64, place)
         kernel = kernels("cuda_planes").family(plan.size).moments
-        x, outer, channel = window.of("x")
-        shape = (g.outer, g.channels, g.inner, plan.outer_blocks, plan.inner_blocks)
-        launch(
-            kernel, (g.channels * blocks, 1), (plan.size, 1), place, x, outer, channel, *shape, pick, parts
-        )  # fmt: skip
+        where = (*window.of("x"), g.outer, g.channels, g.inner)
+        cut_into = (plan.outer_blocks, plan.inner_blocks)
+        launch(kernel, (g.channels * blocks, 1), (plan.size, 1), place, *where, *cut_into, pick, parts)
     stats = empty((3 * g.channels,), np.float64, place)
     size = cuda_cuts.JOIN
     kernel = kernels("cuda_merge").family(size).finish

@@ -1,4 +1,4 @@
-"""How the work on a device is cut into blocks of threads: by shape alone, so that results are the same from run to run."""
+"""How the work on a device is cut into blocks of threads: by shape alone, so that each run gives the same bits."""
 
 from __future__ import annotations
 

@@ -39,8 +39,9 @@ def boxed(layout: Layout, written: tuple[str, ...] = ()) -> Iterator[tuple[Box, 
     for box in boxes(layout.shape, BOX):
         views = {name: a[box].transpose(order) for name, a in layout.arrays.items()}
         picks = {name: a[box].transpose(order) for name, a in layout.picks.items()}
-        copies = {name: empty(a.shape, a.dtype, place) for name, a in (*views.items(), *picks.items())}
-        for name, view in (*views.items(), *picks.items()):
+        everything = (*views.items(), *picks.items())
+        copies: dict[str, NDArray] = {name: empty(a.shape, a.dtype, place) for name, a in everything}
+        for name, view in everything:
             if name not in ONLY_WRITTEN:
                 _copied("gather", copies[name], view)
         spread = {name: copies.pop(name) for name in picks}

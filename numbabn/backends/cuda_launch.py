@@ -23,7 +23,7 @@ _functions: dict[tuple[Any, ...], Any] = {}
 
 
 def launch(kernel: Any, grid: Grid, block: Grid, place: Place, *args: Any) -> None:
-    """Run a kernel behind what the stream of a place has to do; arguments are flat arrays, numbers, None, and tuples."""
+    """Run a kernel behind what the stream of a place has to do; arguments: flat arrays, numbers, None, and tuples."""
     if probe.simulated():
         kernel[grid, block](*(_faked(a) for a in args))
         return
@@ -71,23 +71,24 @@ def _type(value: Any) -> Any:
 
     if isinstance(value, np.ndarray):
         return types.Array(numba.from_dtype(value.dtype), 1, "C")
-    if isinstance(value, tuple):
-        inside = [_type(v) for v in value]
-        named = hasattr(value, "_fields")
-        return types.NamedTuple(inside, type(value)) if named and len(set(inside)) > 1 else (
-            types.NamedUniTuple(inside[0], len(inside), type(value)) if named else types.Tuple(inside)
-        )  # fmt: skip
-    return {type(None): types.none, float: types.float64, bool: types.boolean}.get(type(value), types.int64)
+    if not isinstance(value, tuple):
+        return {type(None): types.none, float: types.float64, bool: types.boolean}.get(type(value), types.int64)
+    inside = [_type(v) for v in value]
+    kinds: Any = types
+    if not hasattr(value, "_fields"):
+        return kinds.Tuple(inside)
+    if len(set(inside)) == 1:
+        return kinds.NamedUniTuple(inside[0], len(inside), type(value))
+    return kinds.NamedTuple(inside, type(value))
 
 
 def compiled(kernel: Any, args: tuple[Any, ...], capability: tuple[int, int]) -> str:
     """The PTX of a kernel for a compute capability; args: numba's types."""
     from numba import cuda, types
 
-    code, _ = cuda.compile(
-        kernel.py_func, types.void(*args), device=False, abi="numba", cc=capability, output="ptx"
-    )  # fmt: skip
-    return code if isinstance(code, str) else code.decode()
+    how = {"device": False, "abi": "numba", "cc": capability, "output": "ptx"}
+    code, _ = cuda.compile(kernel.py_func, types.void(*args), **how)  # type: ignore[attr-defined]
+    return code if isinstance(code, str) else str(code.decode())
 
 
 def entry(code: str) -> str:
@@ -128,9 +129,10 @@ def capability_of(device: int) -> tuple[int, int]:
 def _faked(value: Any) -> Any:
     """An argument as the simulator takes it: arrays are used where they are, not copied."""
     if isinstance(value, np.ndarray):
-        from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
+        from numba.cuda.simulator.cudadrv import devicearray
 
-        return FakeCUDAArray(value.view(np.ndarray))
+        fake: Any = devicearray.FakeCUDAArray
+        return fake(value.view(np.ndarray))
     if type(value) is tuple:
         return tuple(_faked(v) for v in value)
     return value
