@@ -1,4 +1,4 @@
-"""`tests/simulated_state.py` in a process of its own, in which numba's simulator stands in for a GPU."""
+"""`simulated_state.py` and `simulated_streamed.py`, each in a process where numba's simulator stands in for a GPU."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import numbabn
 
 
 @pytest.mark.skipif(importlib.util.find_spec("numba_cuda") is None, reason="needs pip install 'numbabn[cuda]'")
-def test_a_batchnorm_on_a_simulated_device() -> None:
-    script = Path(__file__).with_name("simulated_state.py")
+@pytest.mark.parametrize("what", ["state", "streamed"])
+def test_on_a_simulated_device(what: str) -> None:
+    script = Path(__file__).with_name(f"simulated_{what}.py")
     environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1", "NUMBA_DISABLE_JIT": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "--no-cov", "-p", "no:cacheprovider", str(script)]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -98,11 +98,29 @@ def entry(code: str) -> str:
     return found[1]
 
 
+def assembled(code: str, capability: tuple[int, int]) -> bytes:
+    """The machine code of some PTX: a driver takes that of any release of its major version, but PTX of its own only."""
+    from cuda.bindings import nvjitlink
+
+    major, minor = capability
+    text = code.encode() + b"\0"
+    handle = nvjitlink.create(1, [f"-arch=sm_{major}{minor}"])
+    try:
+        nvjitlink.add_data(handle, nvjitlink.InputType.PTX, text, len(text), "kernel")
+        nvjitlink.complete(handle)
+        binary = bytearray(nvjitlink.get_linked_cubin_size(handle))
+        nvjitlink.get_linked_cubin(handle, binary)
+    finally:
+        nvjitlink.destroy(handle)
+    return bytes(binary)
+
+
 def _loaded(kernel: Any, args: tuple[Any, ...], device: int) -> Any:
     from cuda.bindings import driver
 
-    code = compiled(kernel, args, capability_of(device))
-    status, module = driver.cuModuleLoadData(code.encode() + b"\0")
+    capability = capability_of(device)
+    code = compiled(kernel, args, capability)
+    status, module = driver.cuModuleLoadData(assembled(code, capability))
     if status != driver.CUresult.CUDA_SUCCESS:
         raise RuntimeError(
             f"the driver does not take a kernel ({status.name}); it may be older than the installed CUDA packages: "
