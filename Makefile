@@ -5,13 +5,18 @@ BIN    := $(VENV)/bin
 # Compiled kernels are kept in the checkout, never beside installed packages.
 export NUMBA_CACHE_DIR := $(CURDIR)/.cache/numba
 
-.PHONY: run test lint versus bench-gate clean
+.PHONY: run test test-cuda lint versus bench-gate clean
 
 run: $(VENV)/.run
 	$(BIN)/numbabn demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --cov --cov-fail-under=95 $(PYTEST_ARGS)
+
+# The kernels for GPUs in numba's simulator, and all of them as machine code; it takes no GPU.
+test-cuda: $(VENV)/.test-cuda
+	$(BIN)/python -m pytest --no-cov $(wildcard tests/test_cuda_*.py)
+	$(BIN)/python asv_bench/gpu_code.py
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
@@ -38,6 +43,10 @@ $(VENV)/.run: pyproject.toml $(BIN)/python
 
 $(VENV)/.test: pyproject.toml $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+$(VENV)/.test-cuda: pyproject.toml $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,cuda]' nvidia-cuda-nvcc
 	touch $@
 
 $(VENV)/.bench: pyproject.toml $(BIN)/python

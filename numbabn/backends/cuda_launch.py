@@ -99,7 +99,7 @@ def entry(code: str) -> str:
 
 
 def assembled(code: str, capability: tuple[int, int]) -> bytes:
-    """The machine code of some PTX: a driver takes that of any release of its major version, but PTX of its own."""
+    """The machine code of some PTX: a driver takes that of any release of its major version, but PTX of none later."""
     from cuda.bindings import nvjitlink
 
     major, minor = capability

@@ -1,0 +1,1 @@
+"""What gpu_report.py does on a GPU: check, sanitize, time; one file each."""

@@ -1,0 +1,165 @@
+"""The tasks that are timed, by numbabn, PyTorch, torch.compile and CuPy, on tensors of PyTorch, or arrays of CuPy."""
+
+import importlib.util
+import math
+from dataclasses import dataclass
+
+# The shapes of versus.py, larger, and those of ResNet-50 at a batch of 256; name: (shape, channel axis).
+SHAPES = {
+    "(N, 3)": ((1 << 27, 3), 1),
+    "(N, 16)": ((1 << 25, 16), 1),
+    "(N, 64)": ((1 << 23, 64), 1),
+    "(N, 1024)": ((1 << 19, 1024), 1),
+    "(N, 16384)": ((1 << 15, 16_384), 1),
+    "NCHW 224": ((3328, 3, 224, 224), 1),
+    "NCHW 112": ((640, 64, 112, 112), 1),
+    "NCHW 56": ((640, 256, 56, 56), 1),
+    "NCHW 7": ((5120, 2048, 7, 7), 1),
+    "ResNet 64x112": ((256, 64, 112, 112), 1),
+    "ResNet 64x56": ((256, 64, 56, 56), 1),
+    "ResNet 256x56": ((256, 256, 56, 56), 1),
+    "ResNet 512x28": ((256, 512, 28, 28), 1),
+    "ResNet 1024x14": ((256, 1024, 14, 14), 1),
+    "ResNet 2048x7": ((256, 2048, 7, 7), 1),
+    "small (256, 64)": ((256, 64), 1),
+}
+BYTES = {"eval": 2, "train": 3, "backward": 5, "moments": 1}  # arrays that are read or written
+L2 = 50 << 20
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Input sets of one shape and dtype, as tensors; together larger than the cache."""
+
+    name: str
+    axis: int
+    sets: list
+
+    @property
+    def nbytes(self):
+        """Bytes of x."""
+        x = self.sets[0][0]
+        return x.numel() * x.element_size()
+
+
+def libraries():
+    """Which of PyTorch and CuPy can compute here, with their versions."""
+    found = {}
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        if torch.cuda.is_available():
+            found["torch"] = torch.__version__
+    if importlib.util.find_spec("cupy"):
+        import cupy
+
+        found["cupy"] = cupy.__version__
+    return found
+
+
+def problem(name, dtype, scale=1.0):
+    """Random tensors of a shape: (x, y, dy) for each set."""
+    import torch
+
+    shape, axis = SHAPES[name]
+    if not name.startswith("small"):
+        shape = (max(2, int(shape[0] * scale)), *shape[1:])
+    kind = getattr(torch, dtype)
+    nbytes = math.prod(shape) * torch.empty((), dtype=kind).element_size()
+    number = max(2, min(8, -(-4 * L2 // nbytes)))
+    sets = []
+    for _ in range(number):
+        x = torch.empty(shape, dtype=kind, device="cuda").normal_(3, 2)
+        dy = torch.empty(shape, dtype=kind, device="cuda").normal_()
+        sets.append((x, torch.full_like(x, math.nan), dy))
+    return Problem(name, axis, sets)
+
+
+def ours(p, task):
+    """Works of numbabn, one for each set."""
+    import numbabn
+
+    channels = p.sets[0][0].shape[p.axis]
+    bn = numbabn.BatchNorm(channels, axis=p.axis, gamma=1.0, beta=0.0).to("cuda")
+    bn(p.sets[0][0], training=True)
+    if task == "eval":
+        return [lambda x=x, y=y: bn(x, out=y) for x, y, _ in p.sets]
+    if task == "train":
+        return [lambda x=x, y=y: bn(x, training=True, out=y) for x, y, _ in p.sets]
+    if task == "moments":
+        return [lambda x=x: numbabn.moments(x, axis=p.axis) for x, _, _ in p.sets]
+    made = []
+    for x, y, dy in p.sets:
+        one = bn.copy()
+        one(x, training=True)
+        made.append(lambda one=one, x=x, y=y, dy=dy: one.backward(dy, x, out=y))
+    return made
+
+
+def torchs(p, task):
+    """Works of PyTorch."""
+    import torch
+    from torch.nn import functional
+
+    channels = p.sets[0][0].shape[p.axis]
+    weight, bias, mean, var = (torch.full((channels,), v, device="cuda") for v in (1.0, 0.0, 0.0, 1.0))
+    if task in ("eval", "train"):
+        train = task == "train"
+        return [lambda x=x: functional.batch_norm(x, mean, var, weight, bias, train, 0.1, 1e-5) for x, _, _ in p.sets]
+    if task == "moments":
+        axes = [d for d in range(p.sets[0][0].ndim) if d != p.axis]
+        return [lambda x=x: torch.var_mean(x, axes, correction=0) for x, _, _ in p.sets]
+    made = []
+    for x, _, dy in p.sets:
+        _, save_mean, save_inverse = torch.native_batch_norm(x, weight, bias, mean, var, True, 0.1, 1e-5)
+        made.append(
+            lambda x=x, dy=dy, m=save_mean, i=save_inverse: torch.ops.aten.native_batch_norm_backward(
+                dy, x, weight, mean, var, m, i, True, 1e-5, [True, True, True]
+            )
+        )
+    return made
+
+
+def compiled(p, task):
+    """Works of torch.compile over the same function; None for a task that it has no function for."""
+    import torch
+    from torch.nn import functional
+
+    if task not in ("eval", "train"):
+        return None
+    channels, train = p.sets[0][0].shape[p.axis], task == "train"
+    weight, bias, mean, var = (torch.full((channels,), v, device="cuda") for v in (1.0, 0.0, 0.0, 1.0))
+
+    def batch_norm(x):
+        return functional.batch_norm(x, mean, var, weight, bias, train, 0.1, 1e-5)
+
+    torch._dynamo.reset()
+    fast = torch.compile(batch_norm, dynamic=False)
+    return [lambda x=x: fast(x) for x, _, _ in p.sets]
+
+
+def cupys(p, task):
+    """Works of CuPy, as one writes them."""
+    import cupy
+
+    if task not in ("eval", "train") or str(p.sets[0][0].dtype) == "torch.bfloat16":
+        return None
+    arrays = [cupy.from_dlpack(x) for x, _, _ in p.sets]
+    axes = tuple(d for d in range(arrays[0].ndim) if d != p.axis)
+    shape = tuple(n if d == p.axis else 1 for d, n in enumerate(arrays[0].shape))
+    mean, scale = cupy.zeros(shape, arrays[0].dtype), cupy.ones(shape, arrays[0].dtype)
+
+    @cupy.fuse()
+    def transform(x, mean, scale):
+        return (x - mean) * scale
+
+    def train(x):
+        m = x.mean(axes, keepdims=True)
+        return transform(x, m, 1 / cupy.sqrt(x.var(axes, keepdims=True) + 1e-5))
+
+    if task == "eval":
+        return [lambda x=x: transform(x, mean, scale) for x in arrays]
+    return [lambda x=x: train(x) for x in arrays]
+
+
+CONTENDERS = {"torch": torchs, "torch.compile": compiled, "cupy": cupys}

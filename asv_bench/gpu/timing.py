@@ -1,0 +1,60 @@
+"""Times on the device, by events: medians of many runs, several input sets in turn so that no cache holds them."""
+
+import statistics
+import time
+
+STREAM = 1  # the legacy default stream, on which PyTorch's and CuPy's default streams wait too
+
+
+def check(answer):
+    """What a call of the driver gave; RuntimeError for an error."""
+    from cuda.bindings import driver
+
+    status, *values = answer
+    if status != driver.CUresult.CUDA_SUCCESS:
+        raise RuntimeError(f"CUDA driver: {status.name}")
+    return values[0] if values else None
+
+
+def median_ms(works, runs=30, warm=3):
+    """Median milliseconds of one of `works`, functions that launch the same on other data, taken in turn."""
+    from cuda.bindings import driver
+
+    for k in range(warm * len(works)):
+        works[k % len(works)]()
+    marks = [(check(driver.cuEventCreate(0)), check(driver.cuEventCreate(0))) for _ in range(runs)]
+    check(driver.cuStreamSynchronize(STREAM))
+    for k, (start, end) in enumerate(marks):
+        check(driver.cuEventRecord(start, STREAM))
+        works[k % len(works)]()
+        check(driver.cuEventRecord(end, STREAM))
+    check(driver.cuStreamSynchronize(STREAM))
+    times = [check(driver.cuEventElapsedTime(start, end)) for start, end in marks]
+    for pair in marks:
+        for mark in pair:
+            check(driver.cuEventDestroy(mark))
+    return statistics.median(times)
+
+
+def host_us(work, calls=2000, rounds=7):
+    """Median microseconds that the host spends on one call of a work that it does not wait for."""
+    from cuda.bindings import driver
+
+    for _ in range(50):
+        work()
+    found = []
+    for _ in range(rounds):
+        check(driver.cuStreamSynchronize(STREAM))
+        start = time.perf_counter()
+        for _ in range(calls // rounds):
+            work()
+        found.append((time.perf_counter() - start) / (calls // rounds) * 1e6)
+        check(driver.cuStreamSynchronize(STREAM))
+    return statistics.median(found)
+
+
+def copy(to, source, nbytes):
+    """A device-to-device copy, the measure of all."""
+    from cuda.bindings import driver
+
+    check(driver.cuMemcpyAsync(to, source, nbytes, STREAM))
