@@ -15,6 +15,13 @@ from .jit import helper, maybe
 HALF = np.dtype([("half", np.uint16)], align=True)
 BFLOAT = np.dtype([("bfloat", np.uint16)], align=True)
 
+# Of the bits of a float64: what a float32 has no place for, the sign, the exponent; and 1.5 * 2**45 of 2**exponent.
+BEHIND_FLOAT = np.uint64(2**29 - 1)
+SIGN = np.uint64(1 << 63)
+EXPONENT = np.uint64(0x7FF << 52)
+FAR = np.uint64((45 << 52) + (1 << 51))
+LEAST_NORMAL = 2.0**-126
+
 
 @intrinsic
 def half_to_float(typingctx, bits):
@@ -56,6 +63,32 @@ def float_to_bits(typingctx, value):
     return types.uint32(types.float32), codegen
 
 
+@intrinsic
+def _double_to_bits(typingctx, value):
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(args[0], ir.IntType(64))
+
+    return types.uint64(types.float64), codegen
+
+
+@intrinsic
+def _bits_to_double(typingctx, bits):
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(args[0], ir.DoubleType())
+
+    return types.float64(types.uint64), codegen
+
+
+def bits_of(value):
+    """float64 -> its bits as uint64."""
+    return np.float64(value).view(np.uint64)
+
+
+def of_bits(bits):
+    """uint64 -> the float64 with these bits."""
+    return np.uint64(bits).view(np.float64)
+
+
 def load(x, i):
     """Element i of a flat array as float64."""
     value = x[i]
@@ -66,12 +99,29 @@ def load(x, i):
     return np.float64(value)
 
 
+@helper
 def to_odd(value):
-    """A float64 to float32 so that rounding it again gives what rounding once would: what is cut off makes it odd."""
-    near = np.float32(value)
-    if near == value or np.isnan(value) or near.view(np.uint32) & np.uint32(1):
-        return near
-    return np.uint32(int(near.view(np.uint32)) + (1 if abs(value) > abs(near) else -1)).view(np.float32)
+    """A float64 to float32 so that rounding it to a float16 gives what rounding once would.
+
+    What is cut off makes the last bit that stays odd. The conversion is exact after that, but for numbers which are
+    zeros of float16. NaN and infinity stay.
+    """
+    bits = bits_of(value)
+    return np.float32(of_bits((bits | ((bits & BEHIND_FLOAT) + BEHIND_FLOAT)) & ~BEHIND_FLOAT))
+
+
+@helper
+def to_bfloat(value):
+    """A float64 to the nearest float32 that is a bfloat16, ties to even; NaN and infinity stay.
+
+    A number is added whose last place counts what the last place of the result does, and is taken away again. What
+    is below the normal numbers has the last place of the least of them.
+    """
+    bits = bits_of(value)
+    power = of_bits(bits & EXPONENT)
+    power = LEAST_NORMAL if power < LEAST_NORMAL else power
+    far = of_bits(bits_of(power) + FAR)  # beyond 2**978 it wraps, to a number that changes nothing
+    return np.float32(of_bits(bits_of((value + far) - far) | (bits & SIGN)))
 
 
 def store(out, i, value):
@@ -79,7 +129,7 @@ def store(out, i, value):
     if out.dtype == HALF:
         out[i]["half"] = to_odd(value).astype(np.float16).view(np.uint16)
     elif out.dtype == BFLOAT:
-        out[i]["bfloat"] = _nearest_bfloat(to_odd(value).view(np.uint32), np.isnan(value))
+        out[i]["bfloat"] = np.uint16(to_bfloat(value).view(np.uint32) >> np.uint32(16))
     else:
         out[i] = value
 
@@ -109,12 +159,6 @@ def part_from(array, start):
     return array[start:]
 
 
-def _nearest_bfloat(bits, is_nan):
-    """Upper 16 of 32 bits, ties to even; a NaN stays a quiet NaN."""
-    rounded = np.uint32(bits) + np.uint32(0x7FFF) + ((np.uint32(bits) >> np.uint32(16)) & np.uint32(1))
-    return np.uint16((np.uint32(0x7FC00000) if is_nan else rounded) >> np.uint32(16))
-
-
 def _field(array):
     return next(iter(array.dtype.fields)) if isinstance(array.dtype, types.Record) else ""
 
@@ -135,17 +179,14 @@ def _plus(value, shift, j):
     return lambda value, shift, j: value + shift[j]
 
 
-@overload(to_odd)
-def _to_odd(value):
-    def odd(value):
-        near = np.float32(value)
-        bits = float_to_bits(near)
-        # Nothing of a branch in it, so that it vectorizes; a NaN stays one.
-        even = np.uint32((bits & np.uint32(1)) ^ np.uint32(1)) if np.float64(near) != value else np.uint32(0)
-        away = abs(value) > abs(np.float64(near))
-        return bits_to_float(np.uint32(bits + even) if away else np.uint32(bits - even))
+@overload(bits_of)
+def _bits_of(value):
+    return lambda value: _double_to_bits(value)
 
-    return odd
+
+@overload(of_bits)
+def _of_bits(bits):
+    return lambda bits: _bits_to_double(bits)
 
 
 @overload(store)
@@ -159,9 +200,7 @@ def _store(out, i, value):
     if _field(out) == "bfloat":
 
         def store_bfloat(out, i, value):
-            bits = float_to_bits(to_odd(value))
-            rounded = np.uint32(bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))
-            out[i].bfloat = np.uint16((np.uint32(0x7FC00000) if value != value else rounded) >> np.uint32(16))
+            out[i].bfloat = np.uint16(float_to_bits(to_bfloat(value)) >> np.uint32(16))
 
         return store_bfloat
 
