@@ -4,6 +4,7 @@ Each library counts the cores, and makes its threads, when it is imported or fir
 run on is the one limit that all of them obey, JAX included, which has no other that it always honours.
 """
 
+import argparse
 import os
 import sys
 
@@ -29,3 +30,10 @@ def confine(threads):
     flags = f"--xla_cpu_multi_thread_eigen={single} intra_op_parallelism_threads={threads}"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
     os.environ["JAX_PLATFORMS"] = "cpu"
+
+
+def positive(text):
+    """A whole number of 1 or more, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)

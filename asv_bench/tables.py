@@ -36,14 +36,33 @@ def label(row):
     return f"{row['order']} {'x'.join(map(str, row['shape']))}{dtype}"
 
 
-def show(rows, with_goals):
-    """Tables in a terminal: the median, and below it the quartiles."""
-    from rich.console import Console
+def plain(head, rows, as_markdown):
+    """Print one table of texts, in a terminal or in Markdown."""
     from rich.table import Table
+
+    if as_markdown:
+        print("\n".join([_line(head), _line(["---"] * len(head)), *(_line(row) for row in rows)]))
+        return
+    table = Table(*head)
+    for row in rows:
+        table.add_row(*row)
+    _console().print(table)
+
+
+def _console():
+    from rich.console import Console
 
     console = Console()
     if not console.is_terminal:
         console.width = 240  # a file or a pipe has no width: nothing is folded
+    return console
+
+
+def show(rows, with_goals):
+    """Tables in a terminal: the median, and below it the quartiles."""
+    from rich.table import Table
+
+    console = _console()
     for title, some, columns in groups(rows):
         table = Table(title=title, title_justify="left", show_lines=True)
         for k, name in enumerate(_head(columns, with_goals)):

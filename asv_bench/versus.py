@@ -88,8 +88,10 @@ def parsed():
     parser.add_argument("--tasks", type=_names, default=["*"], help="comma-separated names or patterns (default all)")
     parser.add_argument("--workloads", type=_names, default=["*"], help="the same, for example 'rows-*,small-*'")
     parser.add_argument("--dtypes", type=_names, default=["*"], help="the same, for example float32")
-    parser.add_argument("--rounds", type=_positive, default=12, help="rounds of every row (default 12)")
-    parser.add_argument("--threads", type=_positive, default=limits.cores(), help="threads and cores of everybody")
+    parser.add_argument("--rounds", type=limits.positive, default=12, help="rounds of every row (default 12)")
+    parser.add_argument(
+        "--threads", type=limits.positive, default=limits.cores(), help="threads and cores of everybody"
+    )
     parser.add_argument("--scale", type=_scale, default=1.0, help="full, small, tiny, or a factor such as 0.1")
     parser.add_argument("--goals", action="store_true", help="say of every row whether its goal is met")
     parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
@@ -100,12 +102,6 @@ def parsed():
 
 def _names(text):
     return [name.strip() for name in text.split(",")]
-
-
-def _positive(text):
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return int(text)
 
 
 def _scale(text):

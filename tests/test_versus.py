@@ -247,3 +247,29 @@ def test_growth(tmp_path: Path) -> None:
     image = pytest.importorskip("matplotlib.image").imread(files["png"])
     assert image.shape[1] > 1500
     assert (image[..., :3] < 0.5).any()
+
+
+def test_what_a_process_pays_is_one_table(tmp_path: Path) -> None:
+    options = [
+        "--rounds",
+        "1",
+        "--mib",
+        "1",
+        "--cached",
+        "1",
+        "--threads",
+        "2",
+        "--json",
+        str(tmp_path / "process.json"),
+    ]
+    run = suite("process.py", *options, "--markdown", "--verbs", "normalize")
+    assert run.returncode == 0, run.stderr
+    report = json.loads((tmp_path / "process.json").read_text())
+    rows = [line for line in run.stdout.splitlines() if line.startswith("| ")]
+    assert len(rows) == len(report) + 2
+    said = " ".join(row["what"] for row in report)
+    assert all(
+        what in said for what in ("import", "kernels cached", "nothing cached", "extra memory", "2 threads, train")
+    )
+    assert sum(row["met"] for row in report) == run.stdout.count(" met |")
+    assert all(row["met"] for row in report if row["what"].startswith(("import", "extra")))
