@@ -61,7 +61,16 @@ def _compiled(function: Callable[..., Any], fastmath: set[str], **options: Any) 
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile for a call from Python, without the GIL, in IEEE order; only ``a * b + c`` may become one rounding."""
-    dispatcher = njit(nogil=True, error_model="numpy", fastmath=_CONTRACT, no_cfunc_wrapper=True)(function)
+    return _kept(function, _CONTRACT)
+
+
+def uncontracted(function: Callable[..., Any]) -> Any:
+    """Compile like `kernel`, and round after each operation, as NumPy does."""
+    return _kept(function, set())
+
+
+def _kept(function: Callable[..., Any], fastmath: set[str]) -> Any:
+    dispatcher = njit(nogil=True, error_model="numpy", fastmath=fastmath, no_cfunc_wrapper=True)(function)
     if os.environ.get("NUMBABN_CACHE", "1") != "0" and hasattr(dispatcher, "_cache"):
         with contextlib.suppress(RuntimeError, OSError):  # no writable place for a cache anywhere
             dispatcher._cache = _RoomCache(function)

@@ -308,10 +308,13 @@ def _variance(m2: NDArray, count: NDArray | float, ddof: float) -> NDArray:
 
 
 def _kept(value: Any) -> Any:
-    """A field as it is kept: arrays read-only, and an array that stands alone without a copy."""
-    if type(value) is np.ndarray and value.dtype == np.float64 and value.base is None:
-        value.flags.writeable = False
-        return value
+    """A field as it is kept: arrays read-only, one that stands alone or lies in a read-only one without a copy."""
+    if type(value) is np.ndarray and value.dtype == np.float64:
+        if value.base is None:
+            value.flags.writeable = False
+            return value
+        if not value.base.flags.writeable and type(value.base) is np.ndarray:
+            return value
     return value if value is None or isinstance(value, int) else _frozen(value)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,13 +14,13 @@ from . import averages, backends, checks, flavours, options, state, statedict, v
 from . import training as training_
 from .arithmetic import batch_var
 from .arrays import NDArray
-from .averages import Running
 from .backward import batch_norm_backward, grouped_backward
 from .convert import Conversions
 from .described import Described
 from .flavours import UNSET
 from .ghost import Groups
 from .lanes import Parameters, lane_of, open_lane
+from .learning import Learning
 from .ondevice import Movable
 from .options import Options
 from .picks import picked, refuse_nan
@@ -30,7 +29,7 @@ from .statistics import Moments
 from .training import Adjustment, Given
 
 
-class BatchNorm(Described, Conversions, Movable):
+class BatchNorm(Described, Conversions, Movable, Learning):
     """Batch normalization with running averages that inference never changes.
 
     Parameters
@@ -529,9 +528,12 @@ class BatchNorm(Described, Conversions, Movable):
             return y
         planned = self._planned()  # may refuse, and nothing is written yet
         mean, m2 = prepared.train(x, y, *self._parameters.of_training(o, gamma, beta), o.eps)
-        batch = Moments.trusted(prepared.count, mean.reshape(o.channels), m2.reshape(o.channels))
-        self._learn(batch, planned)
-        self._step = training_.Step([(None, batch)], 1.0, 0.0, gamma, beta, y is x, training_.remembered(x=x))
+        mean, m2 = mean.reshape(o.channels), m2.reshape(o.channels)
+        mean.flags.writeable = m2.flags.writeable = False
+        if not self._learn_quickly(prepared.count, mean, m2, planned):
+            self._learn(Moments.trusted(prepared.count, mean, m2), planned)
+        raw = prepared.count, mean, m2
+        self._step = training_.Step(raw, 1.0, 0.0, gamma, beta, y is x, training_.remembered(x=x))
         return y
 
     def _trained(self, engine: backends.Backend, given: Given, y: NDArray, into: bool) -> training_.Step | None:
@@ -578,34 +580,3 @@ class BatchNorm(Described, Conversions, Movable):
             statistics = [(None, batch)]
         self._learn(batch, planned)
         return training_.Step(statistics, r, d, given.gamma, given.beta, False, {})
-
-    def _planned(self) -> tuple[int, float]:
-        """How many batches came before the next one, and its weight."""
-        batches = self._running.batches
-        return batches, self._options.factor(batches)
-
-    def _learn(self, batch: Moments, planned: tuple[int, float] | None = None) -> None:
-        """Update the running averages, by the policies for values that are not finite and for single ones."""
-        training_.refuse(self._options, batch)
-        usable = training_.usable(self._options, batch)
-        if usable is not None and self.nonfinite == "skip" and (bad := training_.nonfinite(batch)).any():
-            warnings.warn(
-                f"the batch has NaN or infinity {checks.in_channels(bad)}; their running averages are left alone",
-                RuntimeWarning,
-                stacklevel=3 + (planned is not None),  # a training call is one step further away
-            )
-        with self._lock:
-            self._running = self._learned(batch, planned, usable)
-
-    def _learned(self, batch: Moments, planned: tuple[int, float] | None, usable: NDArray | None) -> Running:
-        """What is known after a batch, where this is the next one; usable: as from `training.usable`."""
-        with self._lock, np.errstate(invalid="ignore", over="ignore"):
-            if usable is not None and not usable.any():
-                return self._running
-            if planned is None or planned[0] != self._running.batches:  # another thread has learned meanwhile
-                planned = self._planned()
-            old = self._running  # after the schedule, which may have called back
-            new = averages.RULES[self.average].learn(old, batch, planned[1], self.ddof)
-            if self.renorm is not None:
-                new = self.renorm.learn(new, old, batch, self.eps)
-            return new if usable is None else averages.where(usable, new, old)

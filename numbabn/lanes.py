@@ -17,6 +17,7 @@ from .activations import kernel_form
 from .arrays import NDArray
 from .averages import Running
 from .backends import Backend, Prepared
+from .backends.ready import blended
 from .layout import canonical
 from .options import Options
 
@@ -60,6 +61,13 @@ def open_lane(engine: Backend, x: Any, axes: tuple[int, ...], activation: Any = 
         if len(_known) >= MOST:
             _known.clear()
         _known[key] = prepared
+
+
+def learned(old: Running, count: float, mean: NDArray, m2: NDArray, momentum: float, ddof: float) -> Running | None:
+    """`averages.exponential` of (channels,), to the last bit; None where some value of the batch is not finite."""
+    free = max(count - ddof, min(count, 1.0))
+    new = blended(old.count, old.mean, old.var, count, mean, m2, free, momentum)
+    return None if new is None else old.but(batches=old.batches + 1, count=new[0], mean=new[1], var=new[2])
 
 
 class Parameters:

@@ -33,17 +33,25 @@ class Given:
     beta: NDArray | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Step:
-    """What the way back needs of a training step: its statistics (one for each group), and r and d."""
+    """What the way back needs of a training step: its statistics (one for each group), and r and d.
 
-    statistics: list[tuple[ghost.Groups | None, Moments]]
+    The statistics of a small batch are (count, mean, m2) until they are asked for.
+    """
+
+    learned: list[tuple[ghost.Groups | None, Moments]] | tuple[float, NDArray, NDArray]
     r: NDArray | float
     d: NDArray | float
     gamma: NDArray | None
     beta: NDArray | None
     overwritten: bool
     arrays: dict[str, Callable[[], Any]]
+
+    @property
+    def statistics(self) -> list[tuple[ghost.Groups | None, Moments]]:
+        """The groups of the batch, None for all of it, and their moments."""
+        return [(None, Moments.trusted(*self.learned))] if isinstance(self.learned, tuple) else self.learned
 
     def array(self, name: str, given: Any) -> Any:
         """An array of the step: as given anew, or the caller's own if it still exists."""

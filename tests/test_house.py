@@ -21,7 +21,7 @@ FLOORS = [
     {"cli"},
     {"report", "pipeline", "warm", "contrib"},
     {"batchnorm"},
-    {"ondevice"},
+    {"ondevice", "learning"},
     {"statedict", "training", "described", "convert"},
     {"functional"},
     {"lanes"},

@@ -209,3 +209,33 @@ def test_the_lanes_do_not_grow_without_end() -> None:
     for n in range(1, 600):
         bn(np.zeros((n, 6)))
     assert len(lanes._known) <= lanes.MOST
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.1, 0.7, 1.0])
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_small_batches_are_learned_to_the_last_bit(momentum: float, ddof: int) -> None:
+    quick, slow = (BatchNorm(6, momentum=momentum, ddof=ddof) for _ in range(2))
+    for seed in range(6):
+        x = drawn((32 if seed else 1, 6), seed=seed) * 10.0 ** (7 * seed)
+        quick(x, training=True)
+        slow.update(x)
+        assert quick == slow
+    assert quick.num_batches == 6
+    assert not quick.running_mean.flags.writeable
+    assert not quick.running_mean.base.flags.writeable
+
+
+@pytest.mark.parametrize("nonfinite", ["skip", "propagate"])
+def test_a_small_batch_that_is_not_finite_goes_the_general_way(nonfinite: str) -> None:
+    quick, slow = (BatchNorm(6, nonfinite=nonfinite) for _ in range(2))
+    good, bad = drawn((32, 6)), drawn((32, 6), seed=1)
+    bad[3, 2], bad[4, 5] = np.nan, np.inf
+    for x in (good, good, bad, good):
+        for learn in (lambda x: quick(x, training=True), slow.update):
+            if x is bad and nonfinite == "skip":
+                with pytest.warns(RuntimeWarning, match="2 and 5|2, 5"):
+                    learn(x)
+            else:
+                learn(x)
+    assert quick == slow
+    assert np.isfinite(quick.running_mean).all() == (nonfinite == "skip")

@@ -77,3 +77,23 @@ def _train_planes(g: Geometry, act: Any, seen_as: Any) -> Any:
 
 def _flat(a: NDArray, seen_as: Any) -> NDArray:
     return a.reshape(-1) if seen_as is a.dtype else a.reshape(-1).view(seen_as)
+
+
+def blended(
+    count: NDArray,
+    mean: NDArray,
+    var: NDArray,
+    n: float,
+    batch_mean: NDArray,
+    m2: NDArray,
+    free: float,
+    momentum: float,
+) -> NDArray | None:
+    """(count, mean, var) of the exponential average after a batch, (3, channels), read-only; None if not finite.
+
+    Takes (channels,) and numbers: `n` values of each channel, m2 over `free` degrees of freedom.
+    """
+    new = np.empty((3, mean.size))
+    finite = kernels("learn").exponential(count, mean, var, n, batch_mean, m2, free, momentum, new)
+    new.flags.writeable = False
+    return new if finite else None
