@@ -19,7 +19,7 @@ from .convert import Conversions
 from .described import Described
 from .flavours import UNSET
 from .ghost import Groups
-from .lanes import Parameters, lane_of, open_lane
+from .lanes import Parameters, lane_of, moments_in_lane, open_lane
 from .learning import Learning
 from .ondevice import Movable
 from .options import Options
@@ -288,8 +288,12 @@ class BatchNorm(Described, Conversions, Movable, Learning):
         array, _ = checks.data(x)
         engine = backends.select(self._options.backend, array)
         axes = self._options.axes_of(array)
-        pick = picked(array, axes, where, weights, self.nan_policy)
-        batch = training_.measured(self._options, engine, Given(array, axes, pick, None, None, None))
+        plain = where is weights is self._options.ghost is None and self.nan_policy == "propagate"
+        batch = moments_in_lane(engine, x, axes) if plain else None
+        if batch is None:
+            pick = picked(array, axes, where, weights, self.nan_policy)
+            batch = training_.measured(self._options, engine, Given(array, axes, pick, None, None, None))
+            open_lane(engine, x, axes)
         self._learn(batch)
         return batch
 

@@ -20,6 +20,7 @@ from .backends import Backend, Prepared
 from .backends.ready import blended
 from .layout import canonical
 from .options import Options
+from .statistics import Moments
 
 PLAIN = 0x0001 | 0x0100 | 0x0400  # the bits of ndarray.flags.num: C-contiguous, aligned, writable
 MOST = 256  # shapes that are remembered
@@ -27,14 +28,20 @@ MOST = 256  # shapes that are remembered
 _known: dict[tuple[Any, ...], Prepared] = {}
 
 
+def read_lane(engine: Backend, x: Any, axes: tuple[int, ...], activation: Any = None) -> Prepared | None:
+    """What is prepared for x, to be read; None where the call has to go the general way."""
+    if type(x) is not np.ndarray:
+        return None
+    prepared = _known.get((engine, axes, activation, x.dtype, x.shape))
+    return None if prepared is None or x.flags.num & PLAIN != PLAIN else prepared
+
+
 def lane(
     engine: Backend, x: Any, out: Any, axes: tuple[int, ...], activation: Any = None
 ) -> tuple[Prepared, NDArray] | None:
     """What is prepared for x, and where the result goes; None where the call has to go the general way."""
-    if type(x) is not np.ndarray:
-        return None
-    prepared = _known.get((engine, axes, activation, x.dtype, x.shape))
-    if prepared is None or x.flags.num & PLAIN != PLAIN:
+    prepared = read_lane(engine, x, axes, activation)
+    if prepared is None:
         return None
     if out is None:
         return prepared, np.empty(x.shape, x.dtype)
@@ -61,6 +68,16 @@ def open_lane(engine: Backend, x: Any, axes: tuple[int, ...], activation: Any = 
         if len(_known) >= MOST:
             _known.clear()
         _known[key] = prepared
+
+
+def moments_in_lane(engine: Backend, x: Any, axes: tuple[int, ...]) -> Moments | None:
+    """The plain moments of a small array; None where they have to be had the general way."""
+    prepared = read_lane(engine, x, axes)
+    if prepared is None:
+        return None
+    mean, m2 = prepared.moments(x)
+    shape = prepared.channel_shape
+    return Moments.trusted(prepared.count, mean.reshape(shape), m2.reshape(shape))
 
 
 def learned(old: Running, count: float, mean: NDArray, m2: NDArray, momentum: float, ddof: float) -> Running | None:

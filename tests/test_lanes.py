@@ -239,3 +239,23 @@ def test_a_small_batch_that_is_not_finite_goes_the_general_way(nonfinite: str) -
                 learn(x)
     assert quick == slow
     assert np.isfinite(quick.running_mean).all() == (nonfinite == "skip")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, BFLOAT16], ids=lambda t: np.dtype(t).name)
+@pytest.mark.parametrize(
+    "shape, axis", [(shape, 1) for shape in SHAPES.values()] + [((5, 6, 4, 3), (1, 3)), ((50,), 0)]
+)
+def test_moments_of_small_arrays_have_the_same_bits(shape: tuple[int, ...], axis: Any, dtype: Any) -> None:
+    x = drawn(shape, dtype)
+    first = numbabn.moments(x, axis=axis)
+    engine, axes = numbabn.backends.select(), (axis,) if isinstance(axis, int) else axis
+    assert lanes.read_lane(engine, x, axes) is not None
+    frozen = x.copy()
+    frozen.flags.writeable = False  # takes no lane
+    assert lanes.read_lane(engine, frozen, axes) is None
+    for again in (numbabn.moments(x, axis=axis), numbabn.moments(frozen, axis=axis)):
+        assert again == first
+        assert again.mean.shape == first.mean.shape
+        assert not again.mean.flags.writeable
+    assert numbabn.moments(x, axis=axis, extra="min").min is not None
+    assert numbabn.moments(x, axis=axis, nan_policy="omit").count.shape == first.mean.shape

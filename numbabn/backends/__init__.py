@@ -32,12 +32,14 @@ Parts = tuple[NDArray, NDArray, NDArray, NDArray | None, NDArray | None]
 class Prepared:
     """What to do with a small array x of one shape and dtype: C-contiguous, like `out`, which is x or lies apart.
 
-    `transform` is ``transform(x, out, mean, scale, shift)``, and `train` is ``train(x, out, gamma, beta, eps)`` and
-    gives (mean, M2) in arrays of their own. Parameters are (channels,), writable, shift and beta perhaps None.
+    `moments` is ``moments(x)``, `transform` is ``transform(x, out, mean, scale, shift)``, and `train` is
+    ``train(x, out, gamma, beta, eps)``; the first and the last give (mean, M2) in arrays of their own. Parameters are
+    (channels,), writable, shift and beta perhaps None.
     """
 
     channel_shape: tuple[int, ...]
     count: float
+    moments: Callable[[NDArray], tuple[NDArray, NDArray]]
     transform: Callable[[NDArray, NDArray, NDArray, NDArray, NDArray | None], None]
     train: Callable[[NDArray, NDArray, NDArray, NDArray | None, float], tuple[NDArray, NDArray]]
 

@@ -18,9 +18,44 @@ def prepared(layout: Layout, activation: Any = None) -> Prepared | None:
     if window is None or window.geometry.size > GRAIN:
         return None
     g, act, seen_as = window.geometry, cuts.activation(activation), window.flat["x"].dtype
+    moments = _moments_rows(g, seen_as) if g.rows else _moments_planes(g, seen_as)
     transform = _transform_rows(g, act, seen_as) if cuts.by_rows(g) else _transform_planes(g, act, seen_as)
     train = _train_rows(g, act, seen_as) if g.rows else _train_planes(g, act, seen_as)
-    return Prepared(layout.order.channel_shape, float(g.outer * g.inner), transform, train)
+    return Prepared(layout.order.channel_shape, float(g.outer * g.inner), moments, transform, train)
+
+
+def _moments_rows(g: Geometry, seen_as: Any) -> Any:
+    kernel, row = kernels("cpu_rows").moments, g.channels * g.inner
+    pack, row_blocks, col_blocks = cuts.row_blocks(g)
+    shape = (g.outer, g.channels, g.inner, pack, row_blocks, col_blocks, 0, row_blocks * col_blocks)
+
+    def moments(x: NDArray) -> tuple[NDArray, NDArray]:
+        parts = cuts.new_parts(row_blocks, g.channels, False, False)
+        kernel(_flat(x, seen_as), row, *shape, None, parts)
+        return _one(parts)
+
+    return moments
+
+
+def _moments_planes(g: Geometry, seen_as: Any) -> Any:
+    kernel, plane = kernels("cpu_planes").moments, g.channels * g.inner
+    blocks, outer_blocks, inner_blocks = cuts.plane_blocks(g)
+    each = outer_blocks * inner_blocks
+    shape = (g.outer, g.channels, g.inner, blocks, outer_blocks, inner_blocks, 0, blocks * each)
+
+    def moments(x: NDArray) -> tuple[NDArray, NDArray]:
+        parts = cuts.new_parts(each, g.channels, False, False)
+        kernel(_flat(x, seen_as), plane, g.inner, *shape, None, parts)
+        return _one(parts)
+
+    return moments
+
+
+def _one(parts: Any) -> tuple[NDArray, NDArray]:
+    each, channels = parts[0].shape
+    if each > 1:
+        kernels("welford").merge_tree(parts, 0, channels)
+    return parts[1][0], parts[2][0]
 
 
 def _transform_rows(g: Geometry, act: Any, seen_as: Any) -> Any:
