@@ -243,7 +243,7 @@ def test_a_small_batch_that_is_not_finite_goes_the_general_way(nonfinite: str) -
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, BFLOAT16], ids=lambda t: np.dtype(t).name)
 @pytest.mark.parametrize(
-    "shape, axis", [(shape, 1) for shape in SHAPES.values()] + [((5, 6, 4, 3), (1, 3)), ((50,), 0)]
+    ("shape", "axis"), [(shape, 1) for shape in SHAPES.values()] + [((5, 2, 3), (1, 2)), ((50,), 0)]
 )
 def test_moments_of_small_arrays_have_the_same_bits(shape: tuple[int, ...], axis: Any, dtype: Any) -> None:
     x = drawn(shape, dtype)
