@@ -20,3 +20,26 @@ def exponential(count, mean, var, n, batch_mean, m2, free, momentum, new):
         new[2, c] = rest * var[c] + momentum * (m2[c] / free)
         finite &= abs(batch_mean[c]) < np.inf and abs(m2[c]) < np.inf
     return finite
+
+
+@uncontracted
+def cumulative(count, mean, m2, n, batch_mean, batch_m2, ddof, new):
+    """`numbabn.averages.cumulative` to the last bit; new: (4, channels), for count, mean, var and M2.
+
+    n: values of each channel in the batch, more than 0. Returns whether all of the batch is finite.
+    """
+    finite = True
+    for c in range(mean.size):
+        known = count[c]
+        total = known + n
+        share = n / total
+        d = batch_mean[c] - mean[c]
+        near = abs(d) < np.inf
+        joined = mean[c] + d * share if near else mean[c] * (1.0 - share) + batch_mean[c] * share
+        square = m2[c] + batch_m2[c] + d * d * (known * share)
+        new[0, c] = total
+        new[1, c] = batch_mean[c] if known == 0.0 else joined
+        new[3, c] = batch_m2[c] if known == 0.0 else square
+        new[2, c] = new[3, c] / max(total - ddof, min(total, 1.0))
+        finite &= abs(batch_mean[c]) < np.inf and abs(batch_m2[c]) < np.inf
+    return finite

@@ -17,7 +17,7 @@ from .activations import kernel_form
 from .arrays import NDArray
 from .averages import Running
 from .backends import Backend, Prepared
-from .backends.ready import blended
+from .backends.ready import blended, joined
 from .layout import canonical
 from .options import Options
 from .statistics import Moments
@@ -80,11 +80,18 @@ def moments_in_lane(engine: Backend, x: Any, axes: tuple[int, ...]) -> Moments |
     return Moments.trusted(prepared.count, mean.reshape(shape), m2.reshape(shape))
 
 
-def learned(old: Running, count: float, mean: NDArray, m2: NDArray, momentum: float, ddof: float) -> Running | None:
-    """`averages.exponential` of (channels,), to the last bit; None where some value of the batch is not finite."""
-    free = max(count - ddof, min(count, 1.0))
-    new = blended(old.count, old.mean, old.var, count, mean, m2, free, momentum)
-    return None if new is None else old.but(batches=old.batches + 1, count=new[0], mean=new[1], var=new[2])
+def learned(
+    average: str, old: Running, count: float, mean: NDArray, m2: NDArray, momentum: float, ddof: float
+) -> Running | None:
+    """`averages.exponential` or `cumulative` of (channels,), to the last bit; None where the batch is not finite."""
+    if average == "exponential":
+        free = max(count - ddof, min(count, 1.0))
+        new = blended((old.count, old.mean, old.var), count, mean, m2, free, momentum)
+        more = {}
+    else:
+        new = joined((old.count, old.mean, old.m2), count, mean, m2, ddof)  # type: ignore[arg-type]
+        more = {} if new is None else {"m2": new[3]}
+    return None if new is None else old.but(batches=old.batches + 1, count=new[0], mean=new[1], var=new[2], **more)
 
 
 class Parameters:

@@ -62,12 +62,12 @@ class Learning:
     def _learn_quickly(self, count: float, mean: NDArray, m2: NDArray, planned: tuple[int, float]) -> bool:
         """Learn from a batch in the plainest case, of which most are; returns whether it was that."""
         o = self._options
-        if o.average != "exponential" or o.renorm is not None or mean.ndim != 1:
+        if o.average not in ("exponential", "cumulative") or o.renorm is not None or mean.ndim != 1:
             return False
         with self._lock:
             if planned[0] != self._running.batches:  # another thread has learned meanwhile
                 return False
-            new = learned(self._running, count, mean, m2, planned[1], o.ddof)
+            new = learned(o.average, self._running, count, mean, m2, planned[1], o.ddof)
             if new is not None:
                 self._running = new
         return new is not None

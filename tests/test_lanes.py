@@ -9,7 +9,7 @@ import pytest
 from cases import BFLOAT16
 
 import numbabn
-from numbabn import BatchNorm, lanes
+from numbabn import BatchNorm, averages, lanes
 
 SHAPES = {
     "rows": (32, 6),
@@ -211,23 +211,34 @@ def test_the_lanes_do_not_grow_without_end() -> None:
     assert len(lanes._known) <= lanes.MOST
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.1, 0.7, 1.0])
 @pytest.mark.parametrize("ddof", [0, 1])
-def test_small_batches_are_learned_to_the_last_bit(momentum: float, ddof: int) -> None:
-    quick, slow = (BatchNorm(6, momentum=momentum, ddof=ddof) for _ in range(2))
+@pytest.mark.parametrize(
+    ("momentum", "prior"),
+    [(f, (0, 0, 1)) for f in (0.0, 0.1, 0.7, 1.0, None)] + [(None, (1e-4, 0, 1)), (None, (2, 5, 3))],
+)
+def test_small_batches_are_learned_to_the_last_bit(momentum: float | None, ddof: int, prior: Any) -> None:
+    bn = BatchNorm(6, momentum=momentum, ddof=ddof, prior=prior)
+    rule, state = averages.RULES[bn.average], averages.start((6,), bn.average, prior=prior)
     for seed in range(6):
-        x = drawn((32 if seed else 1, 6), seed=seed) * 10.0 ** (7 * seed)
-        quick(x, training=True)
-        slow.update(x)
-        assert quick == slow
-    assert quick.num_batches == 6
-    assert not quick.running_mean.flags.writeable
-    assert not quick.running_mean.base.flags.writeable
+        x = drawn((32 if seed else 1, 6), np.float64, seed=seed) * 10.0 ** (30 * seed)
+        with np.errstate(over="ignore"):
+            state = rule.learn(state, numbabn.moments(x), momentum or 0.0, ddof)
+        if seed % 2:
+            bn(x, training=True)
+        else:
+            bn.update(x)
+        assert (bn.num_batches, bn.count.tolist()) == (state.batches, state.count.tolist())
+        assert bn.running_mean.tobytes() == state.mean.tobytes()
+        assert bn.running_var.tobytes() == state.var.tobytes()
+        assert momentum is not None or bn.state_dict()["m2"].tobytes() == state.m2.tobytes()
+    assert not bn.running_mean.flags.writeable
+    assert not bn.running_mean.base.flags.writeable
 
 
+@pytest.mark.parametrize("momentum", [0.1, None])
 @pytest.mark.parametrize("nonfinite", ["skip", "propagate"])
-def test_a_small_batch_that_is_not_finite_goes_the_general_way(nonfinite: str) -> None:
-    quick, slow = (BatchNorm(6, nonfinite=nonfinite) for _ in range(2))
+def test_a_small_batch_that_is_not_finite_goes_the_general_way(nonfinite: str, momentum: float | None) -> None:
+    quick, slow = (BatchNorm(6, nonfinite=nonfinite, momentum=momentum) for _ in range(2))
     good, bad = drawn((32, 6)), drawn((32, 6), seed=1)
     bad[3, 2], bad[4, 5] = np.nan, np.inf
     for x in (good, good, bad, good):

@@ -114,21 +114,21 @@ def _flat(a: NDArray, seen_as: Any) -> NDArray:
     return a.reshape(-1) if seen_as is a.dtype else a.reshape(-1).view(seen_as)
 
 
-def blended(
-    count: NDArray,
-    mean: NDArray,
-    var: NDArray,
-    n: float,
-    batch_mean: NDArray,
-    m2: NDArray,
-    free: float,
-    momentum: float,
-) -> NDArray | None:
-    """(count, mean, var) of the exponential average after a batch, (3, channels), read-only; None if not finite.
+def blended(known: tuple[NDArray, ...], n: float, mean: NDArray, m2: NDArray, free: float, f: float) -> NDArray | None:
+    """The exponential average of (count, mean, var) after a batch, (3, channels), read-only; None if it is not finite.
 
-    Takes (channels,) and numbers: `n` values of each channel, m2 over `free` degrees of freedom.
+    Takes (channels,) and numbers: `n` values of each channel, m2 over `free` degrees of freedom, the weight f.
     """
     new = np.empty((3, mean.size))
-    finite = kernels("learn").exponential(count, mean, var, n, batch_mean, m2, free, momentum, new)
+    return _read_only(new, kernels("learn").exponential(*known, n, mean, m2, free, f, new))
+
+
+def joined(known: tuple[NDArray, ...], n: float, mean: NDArray, m2: NDArray, ddof: float) -> NDArray | None:
+    """The same of the cumulative average: from (count, mean, M2), (4, channels) with count, mean, var and M2."""
+    new = np.empty((4, mean.size))
+    return _read_only(new, kernels("learn").cumulative(*known, n, mean, m2, ddof, new))
+
+
+def _read_only(new: NDArray, finite: bool) -> NDArray | None:
     new.flags.writeable = False
     return new if finite else None
