@@ -1,4 +1,4 @@
-"""What a BatchNorm learns from a small batch, in one call: NumPy takes longer to begin each operation than to do it."""
+"""Arithmetic on the parameters of few channels, in one call: NumPy takes longer to begin an operation than to do it."""
 
 import numpy as np
 
@@ -43,3 +43,15 @@ def cumulative(count, mean, m2, n, batch_mean, batch_m2, ddof, new):
         new[2, c] = new[3, c] / max(total - ddof, min(total, 1.0))
         finite &= abs(batch_mean[c]) < np.inf and abs(batch_m2[c]) < np.inf
     return finite
+
+
+@uncontracted
+def fold(var, gamma, eps, scale):
+    """`numbabn.arithmetic.inverse_std` to the last bit; gamma None for 1. Returns whether no variance is negative."""
+    valid = True
+    for c in range(var.size):
+        total = var[c] + eps
+        weight = 1.0 if gamma is None else gamma[c]
+        scale[c] = 0.0 if total == 0.0 else weight / np.sqrt(total)
+        valid &= not var[c] < 0.0
+    return valid

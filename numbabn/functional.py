@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from . import activations, arithmetic, backends, checks, verbs
-from .lanes import lane, moments_in_lane, open_lane
+from .lanes import lane, moments_in_lane, normalized_in_lane, open_lane
 from .picks import picked, refuse_nan
 from .statistics import Moments
 
@@ -155,19 +155,22 @@ def normalize(
     axes = checks.channel_axes(axis, array.ndim)
     shape = tuple(array.shape[a] for a in axes)
     eps = checks.epsilon(eps)
+    plain = activation is residual is None
+    if plain and (y := normalized_in_lane(engine, x, out, axes, (mean, var, gamma, beta), eps)) is not None:
+        return y
     means = checks.parameter(mean, "mean", shape, axes)
     variances = checks.variance(var, "var", shape, axes)
     weight = 1.0 if gamma is None else checks.parameter(gamma, "gamma", shape, axes)
     scale = arithmetic.inverse_std(variances, weight, eps)
     shift = None if beta is None else checks.parameter(beta, "beta", shape, axes)
-    if activation is residual is None and (found := lane(engine, x, out, axes)) is not None:
+    if plain and (found := lane(engine, x, out, axes)) is not None:
         prepared, y = found
         prepared.transform(x, y, means.reshape(-1), scale.reshape(-1), None if shift is None else shift.reshape(-1))
         return y
     act, other = activations.checked(activation), verbs.residual_of(residual, array)
     y, result = verbs.destination(out, array, back, others={"residual": other})
     verbs.apply(engine, array, y, axes, means, scale, shift, act, other)
-    if activation is residual is None:
+    if plain:
         open_lane(engine, x, axes)
     return result()
 

@@ -17,7 +17,7 @@ from .activations import kernel_form
 from .arrays import NDArray
 from .averages import Running
 from .backends import Backend, Prepared
-from .backends.ready import blended, joined
+from .backends.ready import blended, folded, joined
 from .layout import canonical
 from .options import Options
 from .statistics import Moments
@@ -78,6 +78,34 @@ def moments_in_lane(engine: Backend, x: Any, axes: tuple[int, ...]) -> Moments |
     mean, m2 = prepared.moments(x)
     shape = prepared.channel_shape
     return Moments.trusted(prepared.count, mean.reshape(shape), m2.reshape(shape))
+
+
+def normalized_in_lane(
+    engine: Backend, x: Any, out: Any, axes: tuple[int, ...], parameters: tuple[Any, Any, Any, Any], eps: float
+) -> NDArray | None:
+    """A small array normalized by (mean, var, gamma, beta) that need no conversion; None for the general way."""
+    if type(x) is not np.ndarray or not (out is None or type(out) is np.ndarray):
+        return None
+    shape = tuple(x.shape[a] for a in axes)
+    for p in parameters:
+        if p is not None and not (
+            type(p) is np.ndarray
+            and p.shape == shape
+            and p.dtype == np.float64
+            and p.flags.num & PLAIN == PLAIN
+            and (out is None or not np.may_share_memory(p, out))
+        ):
+            return None
+    mean, var, gamma, beta = (None if p is None else p.reshape(-1) for p in parameters)
+    found = lane(engine, x, out, axes)
+    if found is None or mean is None or var is None:
+        return None
+    scale = folded(var, gamma, eps)
+    if scale is None:
+        return None
+    prepared, y = found
+    prepared.transform(x, y, mean, scale, beta)
+    return y
 
 
 def learned(

@@ -270,3 +270,42 @@ def test_moments_of_small_arrays_have_the_same_bits(shape: tuple[int, ...], axis
         assert not again.mean.flags.writeable
     assert numbabn.moments(x, axis=axis, extra="min").min is not None
     assert numbabn.moments(x, axis=axis, nan_policy="omit").count.shape == first.mean.shape
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-5])
+@pytest.mark.parametrize("given", ["all", "no gamma", "no beta"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_parameters_that_need_no_conversion(name: str, given: str, eps: float) -> None:
+    """The same bits as with lists, also for variances of 0 and what is not finite."""
+    x, axis = drawn(SHAPES[name]), 1
+    mean, var = np.array([0.0, 1.0, -2.0, 3.0, np.nan, 1e300]), np.array([1.0, 0.0, 2.0, np.inf, 1.0, 1e-300])
+    gamma = None if given == "no gamma" else np.array([1.0, 2.0, -3.0, 0.0, 1.0, 1e300])
+    beta = None if given == "no beta" else np.linspace(-1, 1, 6)
+    lists = [None if p is None else p.tolist() for p in (mean, var, gamma, beta)]
+    frozen = x.copy()
+    frozen.flags.writeable = False  # takes no lane
+    expected = numbabn.normalize(frozen, *lists, eps=eps, axis=axis)
+    numbabn.normalize(x, *lists, eps=eps, axis=axis)
+    in_lane = lanes.normalized_in_lane(numbabn.backends.select(), x, None, (axis,), (mean, var, gamma, beta), eps)
+    assert in_lane is not None
+    np.testing.assert_array_equal(in_lane, expected)
+    np.testing.assert_array_equal(numbabn.normalize(x, mean, var, gamma, beta, eps=eps, axis=axis), expected)
+
+
+def test_parameters_that_out_overwrites_are_read_before() -> None:
+    x = drawn((32, 6), np.float64)
+    expected = numbabn.normalize(x, x[0].tolist(), [1.0] * 6)
+    place = x.copy()
+    numbabn.normalize(place, place[0], np.ones(6), out=place)
+    np.testing.assert_array_equal(place, expected)
+
+
+def test_a_negative_variance_is_refused_and_nothing_written() -> None:
+    x, out = drawn((32, 6)), np.full((32, 6), 7, np.float32)
+    for var in (np.ones(6), np.array([1.0, 1.0, -1.0, 1.0, np.nan, 1.0])):
+        if var[2] < 0:
+            with pytest.raises(ValueError, match="`var` is negative in channel 2"):
+                numbabn.normalize(x, np.zeros(6), var, out=out)
+            assert (out == 7).all()
+        else:
+            numbabn.normalize(x, np.zeros(6), var)

@@ -129,6 +129,12 @@ def joined(known: tuple[NDArray, ...], n: float, mean: NDArray, m2: NDArray, ddo
     return _read_only(new, kernels("learn").cumulative(*known, n, mean, m2, ddof, new))
 
 
+def folded(var: NDArray, gamma: NDArray | None, eps: float) -> NDArray | None:
+    """What the deviation from the mean is multiplied by, (channels,); None if a variance is negative."""
+    scale = np.empty(var.size)
+    return scale if kernels("learn").fold(var, gamma, eps, scale) else None
+
+
 def _read_only(new: NDArray, finite: bool) -> NDArray | None:
     new.flags.writeable = False
     return new if finite else None
