@@ -31,12 +31,14 @@ def is_direct(layout: Layout) -> bool:
     return layout.order.channel_perm is None and layout.order.channel_turn is None and layout.window() is not None
 
 
-def train(layout: Layout, gamma: Any, beta: Any, eps: float, omit: bool, activation: Any, place: Place) -> Any:
-    """Normalize "x" by its batch; returns its count, mean and M2."""
+def train(
+    layout: Layout, gamma: Any, beta: Any, eps: float, omit: bool, activation: Any, place: Place, into: Any
+) -> None:
+    """Normalize "x" by its batch; its count, mean and M2, and its scale, go `into` two vectors."""
     x, out = layout.input().window(), layout.unpicked().window()
     assert x is not None
     assert out is not None
-    return cuda.train_window(x, out, gamma, beta, eps, omit, cuts.activation(activation), place)
+    cuda.train_window(x, out, gamma, beta, eps, omit, cuts.activation(activation), place, into)
 
 
 def transform(layout: Layout, mean: Any, scale: Any, shift: Any, activation: Any, place: Place) -> None:
@@ -57,12 +59,10 @@ def learn(
     launch(kernel, (1, 1), (THREADS, 1), place, stats, running, batches, channels, *how)
 
 
-def fold(running: Any, channels: int, gamma: Any, eps: float, center: bool, place: Place) -> Any:
-    """What inference multiplies the deviation from the running mean by."""
-    scale = empty((channels,), np.float64, place)
+def fold(running: Any, channels: int, gamma: Any, eps: float, center: bool, scale: Any, place: Place) -> None:
+    """What inference multiplies the deviation from the running mean by, into `scale`."""
     kernel = cuts.kernels("cuda_learn").fold
     launch(kernel, _blocks(channels), (THREADS, 1), place, running, channels, gamma, float(eps), int(center), scale)
-    return scale
 
 
 def gradients(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+from collections.abc import Iterator
 from functools import cache
 from types import TracebackType
 from typing import Any, Protocol
@@ -86,18 +87,51 @@ class On:
 on = On
 
 
+class Mark:
+    """The order of streams that take turns with some memory: an event behind what used it last."""
+
+    __slots__ = ("device", "event", "last")
+
+    def __init__(self, device: int) -> None:
+        self.device, self.last = device, LEGACY
+        with on(device) as driver:
+            self.event = driver.new_event()
+            driver.record(self.event, LEGACY)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception), on(self.device) as driver:
+            driver.free_event(self.event)
+
+    @contextlib.contextmanager
+    def turn(self, stream: int) -> Iterator[Driver]:
+        """With the device current, and the work of a stream behind all that has used the memory before."""
+        with on(self.device) as driver:
+            if stream != self.last:
+                driver.wait(stream, self.event)
+            try:
+                yield driver
+            finally:
+                driver.record(self.event, stream)
+                self.last = stream
+
+
 class Buffer:
-    """Device memory that is given back, in the order of its stream, when nothing refers to it any more."""
+    """Device memory that is given back, in the order of its stream, when nothing refers to it any more.
 
-    __slots__ = ("device", "nbytes", "pointer", "stream")
+    after: a mark, where other streams use it too.
+    """
 
-    def __init__(self, nbytes: int, device: int, stream: int) -> None:
+    __slots__ = ("after", "device", "nbytes", "pointer", "stream")
+
+    def __init__(self, nbytes: int, device: int, stream: int, after: Mark | None = None) -> None:
         with on(device) as driver:
             self.pointer = driver.alloc(nbytes, stream)
-        self.nbytes, self.device, self.stream = nbytes, device, stream
+        self.nbytes, self.device, self.stream, self.after = nbytes, device, stream, after
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception), on(self.device) as driver:  # at exit there may be no driver any more
+            if self.after is not None:
+                driver.wait(self.stream, self.after.event)
             driver.free(self.pointer, self.stream)
 
 

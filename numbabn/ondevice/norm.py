@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from .. import training as training_
 from ..arrays import NDArray, empty_like, take
 from ..averages import Running
 from ..backward import gradient_of
-from ..devices import Place, Shadow, probe, upload
+from ..devices import Place, Shadow, probe
 from ..devices.driver import LEGACY
 from ..lanes import Parameters
 from ..layout import Layout, canonical
@@ -63,7 +62,7 @@ class OnDevice:
 
     @_gamma.setter
     def _gamma(self, value: NDArray | Vector | None) -> None:
-        self._home.gamma, self._home.scale = _vector(value), None
+        self._home.gamma, self._home.folded = _vector(value), False
 
     @property
     def _beta(self) -> NDArray | None:
@@ -79,9 +78,10 @@ class OnDevice:
             array, _ = take(value, name)
             fits = array.shape == self._options.channels and checks.is_float(array.dtype)
             if fits and isinstance(array, Shadow) and array.place.device == self._home.device:
-                double = empty_like(array, np.dtype(np.float64))
+                double = devices.empty(array.shape, np.float64, self._home.place)
                 verbs.put(backends.select(None, array), double, array)
-                return Vector(device=double)  # type: ignore[arg-type]
+                with self._lock, self._home.turn(LEGACY):  # which waits for the copy
+                    return Vector(device=double)
         return super()._parameter(value, name)  # type: ignore[misc]
 
     # What it does ----------------------------------------------------------------------------------
@@ -196,28 +196,29 @@ class OnDevice:
     def _infer(self, layout: Layout, act: Any) -> None:
         home, o, verbs_ = self._home, self._options, _device_state()
         place = _place(layout)
-        with self._lock, _in_order(layout), home.used_on(place.stream):
-            gamma, beta = (None if p is None else p.on_device(home.place) for p in (home.gamma, home.beta))
-            channels = layout.channels
-            if home.scale is None:
-                center = o.constant == "center"
-                home.scale = verbs_.fold(home.running, channels, gamma, o.eps, center, place)
-            verbs_.transform(layout, home.running[channels : 2 * channels], home.scale, beta, act, place)
+        with self._lock:
+            gamma, beta = home.sent(home.gamma), home.sent(home.beta)
+            with _in_order(layout), home.turn(place.stream):
+                channels = layout.channels
+                if not home.folded:
+                    center = o.constant == "center"
+                    verbs_.fold(home.running, channels, gamma, o.eps, center, home.scale, place)
+                    home.folded = True
+                verbs_.transform(layout, home.running[channels : 2 * channels], home.scale, beta, act, place)
 
     def _train(self, layout: Layout, omit: bool, act: Any) -> Shadow:
         home, o, verbs_ = self._home, self._options, _device_state()
         place = _place(layout)
         with self._lock:
             factor = o.factor(home.asked)
-            with _in_order(layout), home.used_on(place.stream):
-                gamma, beta = (None if p is None else p.on_device(home.place) for p in (home.gamma, home.beta))
-                if gamma is None:
-                    gamma = _ones(o.channels, home.device)
-                stats: Shadow = verbs_.train(layout, gamma, beta, o.eps, omit, act, place)
+            gamma, beta = home.sent(home.gamma or home.ones), home.sent(home.beta)
+            with _in_order(layout), home.turn(place.stream):
+                into = home.stats, home.scale
+                verbs_.train(layout, gamma, beta, o.eps, omit, act, place, into)
                 skip = o.nonfinite == "skip"
-                verbs_.learn(stats, home.running, home.batches, o.average, factor, o.ddof, skip, place)
+                verbs_.learn(home.stats, home.running, home.batches, o.average, factor, o.ddof, skip, place)
                 home.learned()
-        return stats
+        return home.stats
 
     def _way_back(
         self, step: Step, dy: Any, x: Any, out: Any, where: Any, weights: Any, residual: Any
@@ -243,15 +244,18 @@ class OnDevice:
         if other is not None and dz is None:
             dz = verbs.converted(backends.select(None, gradient), gradient, dx.dtype)
         place, act = _place(layout), activations.kernel_form(o.activation)
-        with self._lock, _in_order(layout), home.used_on(place.stream):
-            gamma, beta = (None if p is None else p.on_device(home.place) for p in (step.gamma, step.beta))
-            sums = verbs_.gradients(forward, layout, step.stats, gamma, beta, o.eps, pick.omit, act)
+        with self._lock:
+            gamma, beta = home.sent(step.gamma), home.sent(step.beta)
+            with _in_order(layout), home.turn(place.stream):
+                sums = verbs_.gradients(forward, layout, step.stats, gamma, beta, o.eps, pick.omit, act)
         given = (devices.exported(s.reshape(o.channels), array) for s in sums)
         return (result(), *given, *(() if dz is None else (back(dz),)))
 
     def _on_host(self, step: Step) -> training_.Step:
         """A step as the general way back takes it."""
-        count, mean, m2 = (row.reshape(self._options.channels) for row in devices.download(step.stats).reshape(3, -1))
+        with self._lock, self._home.turn(LEGACY):
+            stats = devices.download(step.stats).reshape(3, -1)
+        count, mean, m2 = (row.reshape(self._options.channels) for row in stats)
         gamma, beta = (None if p is None else p.on_host() for p in (step.gamma, step.beta))
         return training_.Step([(None, Moments(count, mean, m2))], 1.0, 0.0, gamma, beta, step.overwritten, step.arrays)
 
@@ -306,11 +310,6 @@ def refuse(number: int, o: Options) -> None:
 
 def _vector(value: NDArray | Vector | None) -> Vector | None:
     return value if value is None or isinstance(value, Vector) else Vector(value)
-
-
-@cache
-def _ones(channels: tuple[int, ...], device: int) -> Shadow:
-    return upload(np.ones(channels).reshape(-1), Place(device, LEGACY, "numbabn"))
 
 
 def _place(layout: Layout) -> Place:
