@@ -7,7 +7,6 @@ Under numba's simulator the same kernel runs as Python, on host memory.
 from __future__ import annotations
 
 import ctypes
-import re
 import struct
 from functools import cache
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from ..devices import probe
 from ..devices.driver import on
 from ..devices.shadow import Place, pointer_of
+from .cuda_code import machine_code
 
 Grid = tuple[int, int]
 _functions: dict[tuple[Any, ...], Any] = {}
@@ -82,51 +82,17 @@ def _type(value: Any) -> Any:
     return kinds.NamedTuple(inside, type(value))
 
 
-def compiled(kernel: Any, args: tuple[Any, ...], capability: tuple[int, int]) -> str:
-    """The PTX of a kernel for a compute capability; args: numba's types."""
-    from numba import cuda, types
-
-    how = {"device": False, "abi": "numba", "cc": capability, "output": "ptx"}
-    code, _ = cuda.compile(kernel.py_func, types.void(*args), **how)  # type: ignore[attr-defined]
-    return code if isinstance(code, str) else str(code.decode())
-
-
-def entry(code: str) -> str:
-    """The name of the one kernel in some PTX."""
-    found = re.search(r"\.visible \.entry (\w+)", code)
-    assert found is not None
-    return found[1]
-
-
-def assembled(code: str, capability: tuple[int, int]) -> bytes:
-    """The machine code of some PTX: a driver takes that of any release of its major version, but PTX of none later."""
-    from cuda.bindings import nvjitlink
-
-    major, minor = capability
-    text = code.encode() + b"\0"
-    handle = nvjitlink.create(1, [f"-arch=sm_{major}{minor}"])
-    try:
-        nvjitlink.add_data(handle, nvjitlink.InputType.PTX, text, len(text), "kernel")
-        nvjitlink.complete(handle)
-        binary = bytearray(nvjitlink.get_linked_cubin_size(handle))
-        nvjitlink.get_linked_cubin(handle, binary)
-    finally:
-        nvjitlink.destroy(handle)
-    return bytes(binary)
-
-
 def _loaded(kernel: Any, args: tuple[Any, ...], device: int) -> Any:
     from cuda.bindings import driver
 
-    capability = capability_of(device)
-    code = compiled(kernel, args, capability)
-    status, module = driver.cuModuleLoadData(assembled(code, capability))
+    binary, name = machine_code(kernel, args, capability_of(device))
+    status, module = driver.cuModuleLoadData(binary)
     if status != driver.CUresult.CUDA_SUCCESS:
         raise RuntimeError(
             f"the driver does not take a kernel ({status.name}); it may be older than the installed CUDA packages: "
             "update it, or install packages of its version"
         )
-    status, function = driver.cuModuleGetFunction(module, entry(code).encode())
+    status, function = driver.cuModuleGetFunction(module, name.encode())
     if status != driver.CUresult.CUDA_SUCCESS:
         raise RuntimeError(f"a compiled kernel cannot be found: {status.name}")
     return function
