@@ -23,8 +23,10 @@ SHAPES = {
     "ResNet 2048x7": ((256, 2048, 7, 7), 1),
     "small (256, 64)": ((256, 64), 1),
 }
-BYTES = {"eval": 2, "train": 3, "backward": 5, "moments": 1}  # arrays that are read or written
+BYTES = {"eval": 2, "train": 3, "backward": 5}  # arrays that are read or written
 L2 = 50 << 20
+CYCLES = 2e9  # of a device, in a second
+EPS = 1e-5
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,21 @@ def libraries():
         if torch.cuda.is_available():
             found["torch"] = torch.__version__
     if importlib.util.find_spec("cupy"):
-        import cupy
+        try:
+            import cupy
 
-        found["cupy"] = cupy.__version__
+            cupy.zeros(1)
+            found["cupy"] = cupy.__version__
+        except Exception as error:  # of another CUDA version, or without a part of it
+            print(f"CuPy is there and does not work: {error}")
     return found
+
+
+def hold(seconds):
+    """Keep the device busy for about so long, so that the host is ahead of it."""
+    import torch
+
+    torch.cuda._sleep(int(min(seconds, 1.0) * CYCLES))
 
 
 def problem(name, dtype, scale=1.0):
@@ -76,24 +89,46 @@ def problem(name, dtype, scale=1.0):
 
 
 def ours(p, task):
-    """Works of numbabn, one for each set."""
+    """(works of numbabn, one for each set; the BatchNorm that each of them uses)."""
     import numbabn
 
     channels = p.sets[0][0].shape[p.axis]
-    bn = numbabn.BatchNorm(channels, axis=p.axis, gamma=1.0, beta=0.0).to("cuda")
+    bn = numbabn.BatchNorm(channels, axis=p.axis, eps=EPS, gamma=1.0, beta=0.0).to("cuda")
     bn(p.sets[0][0], training=True)
+    same = [bn] * len(p.sets)
     if task == "eval":
-        return [lambda x=x, y=y: bn(x, out=y) for x, y, _ in p.sets]
+        return [lambda x=x, y=y: bn(x, out=y) for x, y, _ in p.sets], same
     if task == "train":
-        return [lambda x=x, y=y: bn(x, training=True, out=y) for x, y, _ in p.sets]
-    if task == "moments":
-        return [lambda x=x: numbabn.moments(x, axis=p.axis) for x, _, _ in p.sets]
-    made = []
-    for x, y, dy in p.sets:
-        one = bn.copy()
+        return [lambda x=x, y=y: bn(x, training=True, out=y) for x, y, _ in p.sets], same
+    bns = [bn.copy() for _ in p.sets]
+    pairs = list(zip(bns, p.sets, strict=True))
+    for one, (x, _, _) in pairs:
         one(x, training=True)
-        made.append(lambda one=one, x=x, y=y, dy=dy: one.backward(dy, x, out=y))
-    return made
+    return [lambda one=one, x=x, y=y, dy=dy: one.backward(dy, x, out=y) for one, (x, y, dy) in pairs], bns
+
+
+def wrong(p, task, works, bns):
+    """What is wrong with an answer, by float64 on the device for the first and the last channel; "" for nothing."""
+    import torch
+
+    x, y, dy = p.sets[0]
+    y.fill_(math.nan)
+    works[0]()
+    for c in (0, x.shape[p.axis] - 1):
+        values = x.select(p.axis, c).double()
+        mean, var = values.mean(), values.var(correction=0)
+        if task == "eval":
+            mean, var = (float(v[c]) for v in (bns[0].running_mean, bns[0].running_var))
+        inverse = (var + EPS) ** -0.5
+        wanted = (values - mean) * inverse
+        if task == "backward":
+            g = dy.select(p.axis, c).double()
+            wanted = (g - g.mean() - wanted * (g * wanted).mean()) * inverse
+        limit = 8 * torch.finfo(x.dtype).eps * (wanted.abs() + 1)
+        bad = ~((y.select(p.axis, c).double() - wanted).abs() <= limit)
+        if bad.any():
+            return f"{int(bad.sum())} of {bad.numel()} values of channel {c} are wrong"
+    return ""
 
 
 def torchs(p, task):
@@ -105,16 +140,13 @@ def torchs(p, task):
     weight, bias, mean, var = (torch.full((channels,), v, device="cuda") for v in (1.0, 0.0, 0.0, 1.0))
     if task in ("eval", "train"):
         train = task == "train"
-        return [lambda x=x: functional.batch_norm(x, mean, var, weight, bias, train, 0.1, 1e-5) for x, _, _ in p.sets]
-    if task == "moments":
-        axes = [d for d in range(p.sets[0][0].ndim) if d != p.axis]
-        return [lambda x=x: torch.var_mean(x, axes, correction=0) for x, _, _ in p.sets]
+        return [lambda x=x: functional.batch_norm(x, mean, var, weight, bias, train, 0.1, EPS) for x, _, _ in p.sets]
     made = []
     for x, _, dy in p.sets:
-        _, save_mean, save_inverse = torch.native_batch_norm(x, weight, bias, mean, var, True, 0.1, 1e-5)
+        _, save_mean, save_inverse = torch.native_batch_norm(x, weight, bias, mean, var, True, 0.1, EPS)
         made.append(
             lambda x=x, dy=dy, m=save_mean, i=save_inverse: torch.ops.aten.native_batch_norm_backward(
-                dy, x, weight, mean, var, m, i, True, 1e-5, [True, True, True]
+                dy, x, weight, mean, var, m, i, True, EPS, [True, True, True]
             )
         )
     return made
@@ -131,7 +163,7 @@ def compiled(p, task):
     weight, bias, mean, var = (torch.full((channels,), v, device="cuda") for v in (1.0, 0.0, 0.0, 1.0))
 
     def batch_norm(x):
-        return functional.batch_norm(x, mean, var, weight, bias, train, 0.1, 1e-5)
+        return functional.batch_norm(x, mean, var, weight, bias, train, 0.1, EPS)
 
     torch._dynamo.reset()
     fast = torch.compile(batch_norm, dynamic=False)
@@ -155,7 +187,7 @@ def cupys(p, task):
 
     def train(x):
         m = x.mean(axes, keepdims=True)
-        return transform(x, m, 1 / cupy.sqrt(x.var(axes, keepdims=True) + 1e-5))
+        return transform(x, m, 1 / cupy.sqrt(x.var(axes, keepdims=True) + EPS))
 
     if task == "eval":
         return [lambda x=x: transform(x, mean, scale) for x in arrays]

@@ -16,14 +16,24 @@ def check(answer):
     return values[0] if values else None
 
 
-def median_ms(works, runs=30, warm=3):
-    """Median milliseconds of one of `works`, functions that launch the same on other data, taken in turn."""
+def median_ms(works, runs=30, warm=3, hold=lambda seconds: None):
+    """Median milliseconds of one of `works`, functions that launch the same on other data, taken in turn.
+
+    hold: keeps the device busy for some seconds. The runs are all launched meanwhile, so that the time is the device's
+    alone: it never waits for the host.
+    """
     from cuda.bindings import driver
 
-    for k in range(warm * len(works)):
+    for k in range(len(works)):
+        works[k]()  # which may compile
+    check(driver.cuStreamSynchronize(STREAM))
+    start = time.perf_counter()
+    for k in range(warm):
         works[k % len(works)]()
+    to_launch = (time.perf_counter() - start) / warm
     marks = [(check(driver.cuEventCreate(0)), check(driver.cuEventCreate(0))) for _ in range(runs)]
     check(driver.cuStreamSynchronize(STREAM))
+    hold(2 * runs * to_launch)
     for k, (start, end) in enumerate(marks):
         check(driver.cuEventRecord(start, STREAM))
         works[k % len(works)]()
