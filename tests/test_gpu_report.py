@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import subprocess
@@ -222,6 +223,7 @@ def test_what_fails_in_a_measurement_is_in_its_row(report: ModuleType, monkeypat
     monkeypatch.setattr(timing, "median_ms", lambda works, runs, hold: 2.0)
     told: list[int] = []
     options = report.parsed(["--shapes", "(N, 1", "--dtypes", "float32"])
+    monkeypatch.setattr(measure, "on", lambda device: contextlib.nullcontext())
     found = measure.everything(options, lambda found: told.append(len(found["rows"])))
     assert told == [0, 3, 6, 6, 6, 6]
     assert found["problems"] == {"(N, 16) float32": "MemoryError: too large"}

@@ -3,6 +3,10 @@
 import importlib.util
 import math
 from dataclasses import dataclass
+from functools import cache
+
+from gpu import own
+from numbabn.devices import DeviceArray
 
 # The shapes of versus.py, larger, and those of ResNet-50 at a batch of 256; name: (shape, channel axis).
 SHAPES = {
@@ -25,7 +29,6 @@ SHAPES = {
 }
 BYTES = {"eval": 2, "train": 3, "backward": 5}  # arrays that are read or written
 L2 = 50 << 20
-CYCLES = 2e9  # of a device, in a second
 EPS = 1e-5
 
 
@@ -41,9 +44,10 @@ class Problem:
     def nbytes(self):
         """Bytes of x."""
         x = self.sets[0][0]
-        return x.numel() * x.element_size()
+        return math.prod(x.shape) * (x.element_size() if hasattr(x, "element_size") else x.dtype.itemsize)
 
 
+@cache
 def libraries():
     """Which of PyTorch and CuPy can compute here, with their versions."""
     found = {}
@@ -63,29 +67,22 @@ def libraries():
     return found
 
 
-def hold(seconds):
-    """Keep the device busy for about so long, so that the host is ahead of it."""
-    import torch
-
-    torch.cuda._sleep(int(min(seconds, 1.0) * CYCLES))
-
-
 def problem(name, dtype, scale=1.0):
-    """Random tensors of a shape: (x, y, dy) for each set."""
-    import torch
-
+    """Random arrays of a shape: (x, y, dy) for each set; tensors where PyTorch is there, else numbabn's own."""
     shape, axis = SHAPES[name]
     if not name.startswith("small"):
         shape = (max(2, int(shape[0] * scale)), *shape[1:])
-    kind = getattr(torch, dtype)
-    nbytes = math.prod(shape) * torch.empty((), dtype=kind).element_size()
-    number = max(2, min(8, -(-4 * L2 // nbytes)))
-    sets = []
-    for _ in range(number):
-        x = torch.empty(shape, dtype=kind, device="cuda").normal_(3, 2)
-        dy = torch.empty(shape, dtype=kind, device="cuda").normal_()
-        sets.append((x, torch.full_like(x, math.nan), dy))
-    return Problem(name, axis, sets)
+    itemsize = 4 if dtype == "float32" else 2
+    number = max(2, min(8, -(-4 * L2 // (math.prod(shape) * itemsize))))
+    make = _tensors if "torch" in libraries() else own.arrays
+    return Problem(name, axis, [make(shape, dtype) for _ in range(number)])
+
+
+def _tensors(shape, dtype):
+    import torch
+
+    x = torch.empty(shape, dtype=getattr(torch, dtype), device="cuda").normal_(3, 2)
+    return x, torch.full_like(x, math.nan), torch.empty_like(x).normal_()
 
 
 def ours(p, task):
@@ -108,27 +105,34 @@ def ours(p, task):
 
 
 def wrong(p, task, works, bns):
-    """What is wrong with an answer, by float64 on the device for the first and the last channel; "" for nothing."""
+    """What is wrong with an answer, by float64, in the first and last channel; "" for nothing, None if not looked at.
+
+    Arrays of PyTorch are looked at on the device, others on the host where they are not large.
+    """
+    x, y, dy = p.sets[0]
+    if isinstance(x, DeviceArray):
+        return own.wrong(p, task, works, bns) if p.nbytes <= own.LOOKED_AT else None
     import torch
 
-    x, y, dy = p.sets[0]
     y.fill_(math.nan)
     works[0]()
     for c in (0, x.shape[p.axis] - 1):
-        values = x.select(p.axis, c).double()
-        mean, var = values.mean(), values.var(correction=0)
-        if task == "eval":
-            mean, var = (float(v[c]) for v in (bns[0].running_mean, bns[0].running_var))
-        inverse = (var + EPS) ** -0.5
-        wanted = (values - mean) * inverse
-        if task == "backward":
-            g = dy.select(p.axis, c).double()
-            wanted = (g - g.mean() - wanted * (g * wanted).mean()) * inverse
-        limit = 8 * torch.finfo(x.dtype).eps * (wanted.abs() + 1)
-        bad = ~((y.select(p.axis, c).double() - wanted).abs() <= limit)
+        values, g = x.select(p.axis, c).double(), dy.select(p.axis, c).double()
+        wanted = expected(task, values, g, bns[0], c)
+        bad = ~((y.select(p.axis, c).double() - wanted).abs() <= 8 * torch.finfo(x.dtype).eps * (wanted.abs() + 1))
         if bad.any():
             return f"{int(bad.sum())} of {bad.numel()} values of channel {c} are wrong"
     return ""
+
+
+def expected(task, values, g, bn, c):
+    """What a task should give for one channel; values and g in float64, of PyTorch or NumPy."""
+    mean, var = values.mean(), ((values - values.mean()) ** 2).mean()
+    if task == "eval":
+        mean, var = float(bn.running_mean[c]), float(bn.running_var[c])
+    inverse = (var + EPS) ** -0.5
+    normal = (values - mean) * inverse
+    return normal if task != "backward" else (g - g.mean() - normal * (g * normal).mean()) * inverse
 
 
 def torchs(p, task):

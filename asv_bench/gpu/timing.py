@@ -1,8 +1,12 @@
 """Times on the device, by events: medians of many runs, several input sets in turn so that no cache holds them."""
 
+import math
 import statistics
 import time
+from functools import cache
 
+HELD = 1 << 28  # bytes of a copy that keeps the device busy
+MOST_HELD = 500  # of them: a device queues no more than a thousand works
 STREAM = 1  # the legacy default stream, on which PyTorch's and CuPy's default streams wait too
 
 
@@ -44,6 +48,22 @@ def median_ms(works, runs=30, warm=3, hold=lambda seconds: None):
         for mark in pair:
             check(driver.cuEventDestroy(mark))
     return statistics.median(times)
+
+
+def hold(seconds):
+    """Keep the device busy for about so long: copies, as many as that takes."""
+    to, source, each = _something_to_copy()
+    for _ in range(min(MOST_HELD, math.ceil(seconds * 1e3 / each))):
+        copy(to, source, HELD)
+
+
+@cache
+def _something_to_copy():
+    """(to, from, milliseconds of a copy)."""
+    from cuda.bindings import driver
+
+    to, source = (int(check(driver.cuMemAllocAsync(HELD, STREAM))) for _ in range(2))
+    return to, source, max(0.01, median_ms([lambda: copy(to, source, HELD)], 5))
 
 
 def host_us(work, calls=2000, rounds=7):
