@@ -110,7 +110,7 @@ def upload(array: NDArray, place: Place) -> Shadow:
     array = np.ascontiguousarray(array)
     shadow = empty(array.shape, array.dtype, place)
     with on(place.device) as driver:
-        driver.copy(pointer_of(shadow), pointer_of(array), array.nbytes, place.stream)
+        driver.send(pointer_of(shadow), pointer_of(array), array.nbytes, place.stream)
     return shadow
 
 
