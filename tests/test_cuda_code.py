@@ -60,3 +60,43 @@ def test_what_is_broken_is_not_taken(tmp_path: Path) -> None:
         assert cuda_code._read(at) is None
     cuda_code._write(at / "in a file", b"", "")  # no place for it: nothing happens
     assert [*at.parent.iterdir()] == [at]
+
+
+SLOTS = """
+import re
+from types import SimpleNamespace
+import numpy as np, ml_dtypes
+import numba.cuda.dispatcher as dispatcher
+from numbabn.arrays import kernel_ready
+from numbabn.backends import cuda_code, cuda_launch
+from numbabn.backends.cuts import activation, kernels
+dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=(9, 0))
+SIZES = {"8": 1, "16": 2, "32": 4, "64": 8}
+planes, merge, learn = kernels("cuda_planes").family(64), kernels("cuda_merge").family(64), kernels("cuda_learn")
+f8, mask = np.zeros(4), kernel_ready(np.zeros(4, bool))
+for dtype in (np.float16, ml_dtypes.bfloat16):
+    x = kernel_ready(np.zeros(4, dtype))
+    picks = ((mask, 1, 0, 1), None, None), (None, (f8, 1, 0, 1), True), None
+    calls = [(planes.moments, (x, 1, 2, 1, 2, 1, 1, 1, pick, f8)) for pick in picks]
+    for act, beta, residual in ((activation(("Silu", 1.0)), f8, x), (activation(("Clip", 0.0, 1.0)), None, None)):
+        calls.append((planes.transform, (x, 1, 2, x, 1, 2, 1, 2, 1, f8, f8, beta, residual, 0, 0, act)))
+    calls.append((merge.finish, (f8, 1, 1, 1, 1, f8, None, np.float64(0.5), None)))
+    calls.append((learn.learn, (f8, f8, np.zeros(1, int), 1, np.int64(0), 0, 0.1, 0.0, 0)))
+    for kernel, args in calls:
+        slots = []
+        for a in args:
+            cuda_launch._pack(a, slots)
+        code = cuda_code.compiled(kernel, tuple(cuda_launch._type(a) for a in args), (9, 0))
+        declared = re.findall(r"\\.param \\.[a-z](\\d+)[^,]*_param_\\d+", code.split(".entry")[1].split("{")[0])
+        sizes = [SIZES[bits] for bits in declared]
+        assert len(sizes) == len(slots), (kernel.py_func.__qualname__, len(sizes), len(slots))
+        assert all(slot < 1 << 8 * size for slot, size in zip(slots, sizes)), (sizes, slots)
+"""
+
+
+@needs_cuda
+def test_arguments_fill_the_parameters_that_a_kernel_declares() -> None:
+    pytest.importorskip("ml_dtypes")
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_ENABLE_CUDASIM"}
+    ran = subprocess.run([sys.executable, "-c", SLOTS], env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr

@@ -12,7 +12,9 @@ import numpy as np
 
 from . import dlpack, probe
 from .driver import LEGACY, on
-from .shadow import NDArray, Place, Shadow, empty, shadow_of
+from .shadow import NDArray, Place, Shadow, empty, pointer_of, shadow_of
+
+Glance = tuple[int, int, int, tuple[Any, ...]]  # pointer, device, stream, and what it looks like
 
 
 def seen(value: Any) -> Shadow:
@@ -23,9 +25,38 @@ def seen(value: Any) -> Shadow:
     library = library_of(value)
     if library == "torch":
         return _of_torch(value)
-    if library in ("jax", "jaxlib") or not _has_interface(value):
+    if library in ("jax", "jaxlib") or not has_interface(value):
         return _of_dlpack(value, library)
     return _of_interface(value, library)
+
+
+def glanced(value: Any) -> Glance | None:
+    """What tells an array on a device from others, without a shadow; None where it takes a closer look."""
+    library = library_of(value)
+    if library == "torch":
+        torch = sys.modules["torch"]
+        if value.requires_grad or value.layout is not torch.strided or not value.is_cuda:
+            return None
+        stream = torch.cuda.current_stream(value.device).cuda_stream or LEGACY
+        look: tuple[Any, ...] = (library, value.shape, value.stride(), value.dtype)
+        return value.data_ptr(), value.device.index, stream, look
+    if is_numba_s(value) and probe.simulated():
+        return None
+    interface = getattr(value, "__cuda_array_interface__", None)
+    if interface is None or interface.get("mask") is not None or library in ("jax", "jaxlib"):
+        return None
+    pointer, readonly = interface["data"]
+    strides = interface.get("strides")
+    look = (library, tuple(interface["shape"]), strides and tuple(strides), interface["typestr"], readonly)
+    return pointer, _device_of(value), interface.get("stream") or LEGACY, look
+
+
+def glanced_new(shadow: Shadow) -> Glance | None:
+    """As `glanced`, for what `empty_like` made."""
+    if not isinstance(shadow.given, _Given):
+        return glanced(shadow.given)
+    place = shadow.place
+    return pointer_of(shadow), place.device, place.stream, ("numbabn", shadow.shape, shadow.strides, shadow.dtype)
 
 
 def empty_like(x: Shadow, dtype: Any) -> Shadow:
@@ -138,8 +169,10 @@ def follow(device: int, stream: int, first: int) -> None:
         driver.free_event(event)  # it goes when both have passed it
 
 
-def _has_interface(value: Any) -> bool:
-    return is_numba_s(value) or hasattr(value, "__cuda_array_interface__")
+def has_interface(value: Any) -> bool:
+    """Whether a value has ``__cuda_array_interface__``; its class is asked first, as to ask the value makes one."""
+    name = "__cuda_array_interface__"
+    return is_numba_s(value) or hasattr(type(value), name) or hasattr(value, name)
 
 
 def _of_torch(value: Any) -> Shadow:

@@ -10,6 +10,7 @@ from ..arrays import NDArray
 from ..averages import Running
 from ..devices import Place, Shadow, download, empty, upload
 from ..devices.driver import LEGACY, Driver, Mark
+from .again import Plans
 
 ROWS = ("count", "mean", "var")
 
@@ -30,6 +31,7 @@ class Home:
         self.ones = Vector(np.ones(running.mean.shape))
         self.stats, self.scale = (empty((n * running.mean.size,), np.float64, self.place) for n in (3, 1))
         self.known: Running | None = None
+        self.plans = Plans()
         self.put(running)
 
     def turn(self, stream: int) -> contextlib.AbstractContextManager[Driver]:
@@ -41,13 +43,22 @@ class Home:
         kept = [name for name in running.arrays() if name not in ROWS]
         self.names = (*ROWS, *kept)
         self.direct = len(kept) <= 1 and all(getattr(running, name).shape == running.mean.shape for name in kept)
-        self.folded = False
+        self.changed()
         self.known, self.asked = running, running.batches
         if self.direct:
             rows = [np.asarray(getattr(running, name)).reshape(-1) for name in self.names]
             with self.turn(LEGACY):
                 self.running = upload(np.concatenate(rows), self.place)
                 self.batches = upload(np.array([running.batches]), self.place)
+
+    def changed(self) -> None:
+        """The parameters are others."""
+        self.folded = False
+        self.plans.clear()
+
+    def own(self, place: Place) -> Place:
+        """A place for scratch that is used again, by whatever stream takes its turn."""
+        return Place(place.device, place.stream, place.library, mark=self.mark)
 
     def sent(self, vector: Vector | None) -> Shadow | None:
         """Gamma or beta there, for whoever takes his turn after this."""
