@@ -66,15 +66,15 @@ def fold(running: Any, channels: int, gamma: Any, eps: float, center: bool, scal
 
 
 def gradients(
-    forward: Layout, back: Layout, stats: Any, gamma: Any, beta: Any, eps: float, omit: bool, act: Any
-) -> Any:
-    """Write "dx" (and "dz") of a layout; returns the gradients of gamma and beta."""
+    forward: Layout, back: Layout, stats: Any, gamma: Any, beta: Any, eps: float, omit: bool, act: Any, ways: Any
+) -> None:
+    """Write "dx" (and "dz") of a layout; rows 2 and 3 of the four of `ways` are the gradients of gamma and beta."""
     sums_of, inputs_of = forward.window(), back.window()
     assert sums_of is not None
     assert inputs_of is not None
     place: Place = forward.arrays["x"].place  # type: ignore[attr-defined]
     channels = forward.channels
-    shares, ways = (empty((n * channels,), np.float64, place) for n in (2, 4))
+    shares = empty((2 * channels,), np.float64, place)
     kernels, grid, block = cuts.kernels("cuda_learn"), _blocks(channels), (THREADS, 1)
     launch(kernels.turn, grid, block, place, stats, channels, gamma, float(eps), shares)
     mean, scale = stats[channels : 2 * channels], shares[channels:]
@@ -82,7 +82,6 @@ def gradients(
     sums = cuda.sums_of_window(sums_of, mean, omit, flow, place)
     launch(kernels.ways, grid, block, place, stats, sums, shares, channels, ways)
     cuda.inputs_of_window(inputs_of, mean, scale, ways[:channels], ways[channels : 2 * channels], omit, flow, place)
-    return ways[2 * channels : 3 * channels], ways[3 * channels :]
 
 
 def _blocks(channels: int) -> tuple[int, int]:

@@ -17,12 +17,13 @@ from . import probe
 from .libraries import (
     DeviceArray,
     empty_like,
-    exported,
+    flat_like,
     follow,
     given_back,
     has_interface,
     is_numba_s,
     library_of,
+    part_of,
     seen,
 )
 from .shadow import NDArray, Place, Shadow, download, empty, pointer_of, upload
@@ -34,10 +35,11 @@ __all__ = [
     "download",
     "empty",
     "empty_like",
-    "exported",
+    "flat_like",
     "follow",
     "given_back",
     "is_on_device",
+    "part_of",
     "pointer_of",
     "probe",
     "same_place",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -75,15 +76,32 @@ def given_back(shadow: Any) -> Any:
     return shadow.given() if isinstance(shadow.given, _Given) else shadow.given
 
 
-def exported(shadow: Shadow, like: Shadow) -> Any:
-    """Memory of our own as an array of the library that another comes from, without a copy."""
-    ours, library = DeviceArray(shadow), like.place.library
-    if library in ("torch", "cupy"):
-        return sys.modules[library].from_dlpack(ours)
+def flat_like(x: Shadow, size: int) -> Shadow:
+    """A new vector of float64 beside x: of the library of x, whose own it is to give back, where that can be."""
+    library = x.place.library
+    if library == "torch":
+        torch = sys.modules["torch"]
+        return _of_torch(torch.empty(size, dtype=torch.float64, device=x.given.device))
+    if library == "cupy":
+        cupy = sys.modules["cupy"]
+        with cupy.cuda.Device(x.place.device):
+            return _of_interface(cupy.empty(size, np.float64), library)
     if library == "numba" and not probe.simulated():
         cuda: Any = importlib.import_module("numba.cuda")
-        return cuda.as_cuda_array(ours, sync=False)
-    return _Given(shadow, like.given)()
+        with cuda.gpus[x.place.device]:
+            stream = cuda.external_stream(x.place.stream) if x.place.stream > LEGACY else 0
+            return _of_interface(cuda.device_array(size, np.float64, stream=stream), library)
+    new = empty((size,), np.float64, x.place)
+    new.given = _Given(new, x.given)
+    return new
+
+
+def part_of(vector: Shadow, start: int, shape: tuple[int, ...]) -> Any:
+    """A part of what `flat_like` made, in a shape, as an array of the caller's kind."""
+    end = start + math.prod(shape)
+    if isinstance(vector.given, _Given):
+        return vector.given.part(vector[start:end].reshape(shape))()  # type: ignore[arg-type]
+    return vector.given[start:end].reshape(shape)
 
 
 def library_of(value: Any) -> str:
@@ -145,6 +163,10 @@ class _Given:
 
     def __init__(self, shadow: Shadow, pattern: Any) -> None:
         self._shadow, self._pattern = shadow.view(), pattern
+
+    def part(self, shadow: Shadow) -> _Given:
+        """The same for a part of the shadow."""
+        return _Given(shadow, self._pattern)
 
     def __call__(self) -> Any:
         ours, place = DeviceArray(self._shadow), self._shadow.place

@@ -81,8 +81,9 @@ class WayBack:
         with self._lock:
             gamma, beta = home.sent(step.gamma), home.sent(step.beta)
             with in_order(layout), home.turn(place.stream):
-                sums = verbs_.gradients(forward, layout, step.stats, gamma, beta, o.eps, pick.omit, act)
-        given = (devices.exported(s.reshape(o.channels), array) for s in sums)
+                ways = devices.flat_like(array, 4 * layout.channels)
+                verbs_.gradients(forward, layout, step.stats, gamma, beta, o.eps, pick.omit, act, ways)
+        given = (devices.part_of(ways, k * layout.channels, o.channels) for k in (2, 3))
         return (result(), *given, *(() if dz is None else (back(dz),)))
 
     def _on_host(self, step: Step) -> training_.Step:
