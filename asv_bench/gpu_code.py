@@ -115,7 +115,7 @@ def arguments(dtype):
 
 def assembled(kernel, name, dtype, options, types, capability, ptxas):
     """One kernel, compiled and assembled."""
-    from numbabn.backends.cuda_launch import compiled
+    from numbabn.backends.cuda_code import compiled
 
     code = compiled(kernel, types, capability)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,25 +1,24 @@
-"""The GPU in one call: check everything, run compute-sanitizer over it, measure, print one markdown table.
+"""The GPU in one call: check everything, measure, run compute-sanitizer, print one markdown table.
 
     python asv_bench/gpu_report.py --json gpu.json
 
-Every answer is compared with the CPU's on fresh random data and poisoned outputs before anything is timed. Times are
-medians by CUDA events, with several input sets in turn, beside a device-to-device copy of as many bytes, PyTorch,
-torch.compile and CuPy. Exits with 3 where CUDA cannot run, and with 1 where an answer is wrong.
+Every answer is compared with the CPU's on fresh random data and poisoned outputs. Times are medians by CUDA events,
+with several input sets in turn, beside a device-to-device copy of as many bytes, PyTorch, torch.compile and CuPy; what
+is timed is compared with float64 on the device. Each part is a process of its own and has a share of the --budget: one
+that fails or takes too long leaves the others running, and is reported. Exits with 3 where CUDA cannot run, and with 1
+where something is wrong, did not run through, or was not finished.
 """
 
 import argparse
 import importlib.metadata
-import json
 import math
-import os
 import platform
 import sys
-import traceback
-from pathlib import Path
 
 NO_GPU = 3
-TASKS = ("eval", "train", "backward")
 GOALS = {"eval": 0.92, "train": 0.85}  # of the speed of a copy, for the bytes that the task needs
+HOST_GOAL = 30  # microseconds of the host for a training step
+SHARES = {"check": 0.4, "measure": 0.8}  # of the time that is left; compute-sanitizer has the rest
 
 
 def main(arguments=None):
@@ -30,24 +29,70 @@ def main(arguments=None):
     if reason is not None:
         print(f"gpu_report.py: nothing was checked or measured, as CUDA cannot run here: {reason}", file=sys.stderr)
         return NO_GPU
-    report = {"machine": machine(), "rows": [], "sanitizer": {}}
-    try:
-        if not options.measure:
-            from gpu import check
+    return PARTS[options.part](options)
 
-            print(f"{check.everything(options.tiny, options.dtypes or check.DTYPES)} answers agree with the CPU's.")
-        if not (options.check or options.measure):
-            report["sanitizer"] = sanitized()
-        if not options.check:
-            measured(report, options)
-            print("\n".join(markdown(report)))
-    except AssertionError as error:
-        print(f"gpu_report.py: wrong: {error}", file=sys.stderr)
-        return 1
-    finally:
-        if options.json:
-            Path(options.json).write_text(json.dumps(report, indent=1), encoding="utf-8")
+
+def whole(options):
+    """All parts, one after the other; each is written down as soon as it has ended."""
+    from gpu import check, parts, sanitize
+
+    clock, only = parts.Clock(options.budget), options.check or options.measure
+    report = {"machine": machine(), "rows": []}
+
+    def done(name, found):
+        report[name] = found
+        parts.written(options.json, report)
+
+    if not options.measure:
+        how = [*(["--tiny"] if options.tiny else []), *([] if options.seed is None else ["--seed", str(options.seed)])]
+        seconds = clock.left(1 if only else SHARES["check"])
+        done("check", parts.checked(options.dtypes or check.DTYPES, how, seconds))
+        print("\n".join(verdicts(report["check"])), flush=True)
+    if not options.check:
+        seconds = clock.left(1 if only else SHARES["measure"]) - 20
+        found = parts.measured(passed_on(options), seconds)
+        report["rows"] = found.pop("rows")
+        done("measure", found)
+        print("\n".join(markdown(report)), flush=True)
+    if not only:
+        program = sanitize.program()
+        if program is None:
+            print("compute-sanitizer is not there: the kernels were not run under it.")
+        else:
+            left = clock.left()
+            done("sanitizer", parts.sanitized(program, sanitize.TOOLS, sanitize.FOUND, sanitize.DTYPES, left))
+            for tool, ran in report["sanitizer"].items():
+                print(f"{tool}: {ran['verdict']}")
+                if ran["verdict"] != "clean":
+                    print(ran["said"])
+    return int(not sound(report))
+
+
+def check_part(options):
+    """The checks, in this process."""
+    from gpu import check, parts
+
+    def so_far(found):
+        parts.written(options.into, found)
+
+    found = check.everything(options.tiny, options.dtypes or check.DTYPES, options.seed, so_far=so_far)
+    so_far(found)
+    print("\n".join(verdicts({"all": found})))
+    return int(bool(found["wrong"]))
+
+
+def measure_part(options):
+    """The measurements, in this process."""
+    from gpu import measure, parts
+
+    def so_far(found):
+        parts.written(options.into, found)
+
+    so_far(measure.everything(options, so_far))
     return 0
+
+
+PARTS = {"whole": whole, "check": check_part, "measure": measure_part}
 
 
 def parsed(arguments):
@@ -55,12 +100,43 @@ def parsed(arguments):
     parser.add_argument("--check", action="store_true", help="check only")
     parser.add_argument("--measure", action="store_true", help="measure only")
     parser.add_argument("--tiny", action="store_true", help="check a few small arrays")
+    parser.add_argument("--budget", type=float, default=540, help="seconds that all may take (default 540)")
+    parser.add_argument("--seed", type=int, help="of the random arrays of a check (default: another each time)")
     parser.add_argument("--scale", type=float, default=1.0, help="size of the large arrays that are timed")
     parser.add_argument("--dtypes", type=lambda text: tuple(text.split(",")), help="float32,bfloat16 ...")
     parser.add_argument("--shapes", help="time only shapes whose name has this in it")
     parser.add_argument("--runs", type=int, default=30, help="runs of which the median is taken")
     parser.add_argument("--json", help="write everything to this file")
+    parser.add_argument("--part", choices=PARTS, default="whole", help="run this part alone, in this process")
+    parser.add_argument("--into", help="where a part writes what it finds")
     return parser.parse_args(arguments)
+
+
+def passed_on(options):
+    """The options of a measurement, for its own process."""
+    given = ["--scale", str(options.scale), "--runs", str(options.runs)]
+    given += ["--shapes", options.shapes] if options.shapes else []
+    return given + (["--dtypes", ",".join(options.dtypes)] if options.dtypes else [])
+
+
+def verdicts(found):
+    """What the checks of each dtype came to."""
+    lines = []
+    for dtype, one in found.items():
+        state = "all agree with the CPU's" if not one["wrong"] else f"{len(one['wrong'])} verbs wrong"
+        lines.append(f"{dtype}: {one['answers']} answers, {state} (seed {one.get('seed')}).")
+        lines += [f"  wrong: {wrong}" for wrong in one["wrong"]]
+    return lines
+
+
+def sound(report):
+    """Whether everything that ran is right, and ran through."""
+    checks = all(not one["wrong"] for one in report.get("check", {}).values())
+    clean = all(one["verdict"] == "clean" for one in report.get("sanitizer", {}).values())
+    measure = report.get("measure", {})
+    whole_of_it = not any(measure.get(name) for name in ("failed", "problems"))
+    right = all("numbabn" in row["ms"] and not row.get("wrong") for row in report["rows"])
+    return checks and clean and whole_of_it and right
 
 
 def machine():
@@ -82,105 +158,20 @@ def machine():
     }
 
 
-def sanitized():
-    """{tool: verdict} of compute-sanitizer; says so where it is missing."""
-    from gpu import sanitize
-
-    if sanitize.program() is None:
-        print("compute-sanitizer is not there: the kernels were not run under it.")
-        return {}
-    verdicts = {}
-    for tool in sanitize.TOOLS:
-        verdicts[tool], said = sanitize.run(tool, os.fspath(Path(__file__).resolve()))
-        print(f"{tool}: {verdicts[tool]}", flush=True)
-        if verdicts[tool] != "clean":
-            print(said, file=sys.stderr)
-    return verdicts
-
-
-def measured(report, options):
-    """Add a row for each task, shape and dtype, and the host's time of a training step."""
-    from gpu import contests, timing
-
-    found = report["libraries"] = contests.libraries()
-    if "torch" not in found:
-        print("The tensors that are timed are PyTorch's, which is not there for CUDA: nothing was measured.")
-        return
-    for dtype in options.dtypes or ("float32", "float16", "bfloat16"):
-        for name in contests.SHAPES:
-            if options.shapes and options.shapes not in name:
-                continue
-            if dtype != "float32" and not name.startswith(("ResNet", "(N, 64)")):
-                continue
-            p = contests.problem(name, dtype, options.scale)
-            copy = copy_ms(p, options.runs)
-            for task in TASKS:
-                print(f"{task} {name} {dtype} ...", file=sys.stderr, flush=True)
-                report["rows"].append(raced(p, task, dtype, copy, found, options.runs))
-            if name.startswith("small"):
-                works = contests.ours(p, "train")
-                report["host_us"] = timing.host_us(works[0])
-            del p
-            forget()
-
-
-def copy_ms(p, runs):
-    """Milliseconds of a copy of x."""
-    from gpu import timing
-
-    return timing.median_ms(
-        [lambda x=x, y=y: timing.copy(y.data_ptr(), x.data_ptr(), p.nbytes) for x, y, _ in p.sets], runs
-    )
-
-
-def raced(p, task, dtype, copy, found, runs):
-    """One row: milliseconds of everybody, and what share of a copy's speed numbabn has."""
-    from gpu import contests, timing
-
-    row = {"task": task, "shape": p.name, "size": list(p.sets[0][0].shape), "dtype": dtype, "copy_ms": copy}
-    row["ms"] = {"numbabn": timing.median_ms(contests.ours(p, task), runs)}
-    allowed = copy * contests.BYTES[task] / 2
-    row["of_copy"] = allowed / row["ms"]["numbabn"]
-    for who, make in contests.CONTENDERS.items():
-        if who.split(".")[0] not in found:
-            continue
-        try:
-            works = make(p, task)
-            if works is not None:
-                row["ms"][who] = timing.median_ms(works, runs)
-        except Exception as error:  # a rival that cannot do it is no reason to stop
-            row.setdefault("failed", {})[who] = f"{type(error).__name__}: {error}"[:300]
-            traceback.print_exc(limit=1)
-    return row
-
-
-def forget():
-    """Give memory back before the next array."""
-    import gc
-
-    import torch
-
-    gc.collect()
-    torch.cuda.empty_cache()
-
-
 def markdown(report):
     """The table, and how the goals stand."""
     from gpu import contests
 
-    rows, others = report["rows"], list(contests.CONTENDERS)
-    if not rows:
-        return []
+    rows, others, measure = report["rows"], list(contests.CONTENDERS), report["measure"]
     lines = [f"| task | array | dtype | copy ms | numbabn ms | of copy | {' | '.join(f'{o} ms' for o in others)} |"]
     lines.append("| --- | --- | --- | ---: | ---: | ---: |" + " ---: |" * len(others))
     for row in rows:
         times = " | ".join(f"{row['ms'][o]:.3f}" if o in row["ms"] else "" for o in others)
-        lines.append(
-            f"| {row['task']} | {row['shape']} | {row['dtype']} | {row['copy_ms']:.3f} | {row['ms']['numbabn']:.3f} | "
-            f"{row['of_copy']:.0%} | {times} |"
-        )
-    lines.append("")
-    large = [row for row in rows if not row["shape"].startswith("small")]
+        mine = f"{row['ms']['numbabn']:.3f} | {row['of_copy']:.0%}" if "numbabn" in row["ms"] else "failed | "
+        mine = f"wrong | {row['wrong']}" if row.get("wrong") else mine
+        lines.append(f"| {row['task']} | {row['shape']} | {row['dtype']} | {row['copy_ms']:.3f} | {mine} | {times} |")
+    lines = [*(lines if rows else []), ""]
+    large = [row for row in rows if not row["shape"].startswith("small") and "of_copy" in row]
     for task, goal in GOALS.items():
         shares = [row["of_copy"] for row in large if row["task"] == task]
         if shares:
@@ -192,8 +183,14 @@ def markdown(report):
     if ratios:
         mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
         lines.append(f"PyTorch's time over numbabn's: {mean:.2f} in the geometric mean, {min(ratios):.2f} at least.")
-    if "host_us" in report:
-        lines.append(f"Host time of a training step: {report['host_us']:.1f} microseconds.")
+    if "host_us" in measure:
+        of = ", ".join(f"{task} {us:.1f}" for task, us in measure["host_us"].items())
+        lines.append(f"Host time in microseconds: {of}; the goal for train is {HOST_GOAL}.")
+    lines += [f"{what}: {measure[what]}." for what in ("failed", "stopped") if what in measure]
+    lines += [f"failed: {name}: {error}" for name, error in measure.get("problems", {}).items()]
+    for row in rows:
+        for who, error in row.get("failed", {}).items():
+            lines.append(f"failed: {who}, {row['task']} {row['shape']} {row['dtype']}: {error}")
     machine = report["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     lines.append(

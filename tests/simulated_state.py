@@ -7,8 +7,10 @@ Few values and small blocks: every thread is a thread of Python.
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -290,3 +292,77 @@ def test_refusals(case: str) -> None:
 
 
 assert devicelike  # its import comes before numba's
+
+
+@pytest.mark.parametrize("how", ["new", "out", "in place", "residual"])
+def test_a_call_like_one_before_does_as_that(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On other arrays, after the parameters have changed, and on arrays that are not alike."""
+    from numbabn.ondevice import again
+
+    found: list[bool] = []
+    made = again.Plans.made
+    monkeypatch.setattr(again.Plans, "made", lambda *a: (lambda f: found.append(f is not None) or f)(made(*a)))
+    options: dict[str, Any] = {
+        "gamma": [1.0, 2.0, 0.5],
+        "beta": 0.5,
+        "activation": "relu" if how == "residual" else None,
+    }
+    host = numbabn.BatchNorm(3, **options)
+    device = numbabn.BatchNorm(3, **options).to("cuda")
+
+    def step(rows: int, training: bool, order: str = "C") -> None:
+        x, z = (np.asarray(RNG.normal(3, 2, (rows, 3)), np.float32, order=order) for _ in range(2))
+        more = {"residual": z} if how == "residual" else {}
+        there = {"residual": WithInterface(z)} if how == "residual" else {}
+        wanted, given = host(x, training=training, **more), WithInterface(x.copy(order))
+        if how in ("out", "in place"):
+            there["out"] = given if how == "in place" else WithInterface(np.full_like(x, np.nan))
+        y = device(given, training=training, **there)
+        close(y if how in ("new", "residual") else y.values, wanted)
+        if training and how != "in place":
+            g = RNG.normal(size=x.shape).astype(np.float32)
+            for a, b in zip(device.backward(WithInterface(g)), host.backward(g, x, **more), strict=True):
+                close(a, b, 64)
+
+    for _ in range(3):
+        step(7, True)
+    assert found == [True, True]
+    found.clear()
+    step(7, False), step(7, False), step(7, False)
+    assert found == [False, True, True]
+    device.gamma = host.gamma = [2.0, 1.0, 1.0]
+    step(7, True), step(7, False), step(7, True), step(7, False)
+    step(5, True), step(7, True, "F"), step(5, True)
+    assert_same(device, host)
+
+
+def test_what_is_remembered_keeps_no_array_alive_and_is_not_taken_for_another() -> None:
+    bn = numbabn.BatchNorm(3).to("cuda")
+    memory = np.zeros((9, 3), np.float32)
+    gone = []
+    for _ in range(2):
+        x, out = WithInterface(BATCHES[0].copy()), WithInterface(np.empty_like(BATCHES[0]))
+        bn(x, training=True, out=out)
+        gone += [weakref.ref(x.values), weakref.ref(out.values)]
+        del x, out
+    gc.collect()
+    assert [g() for g in gone] == [None] * 4
+    with pytest.raises(ValueError, match="`out` overlaps `x`"):
+        bn(WithInterface(memory[:7]), training=True, out=WithInterface(memory[2:]))
+    with pytest.raises(TypeError, match="`out` lies on the host"):
+        bn(WithInterface(BATCHES[0]), training=True, out=BATCHES[0].copy())
+    with pytest.raises(ValueError, match="read-only"):
+        bn(WithInterface(BATCHES[0]), training=True, out=WithInterface(BATCHES[0].copy(), readonly=True))
+    with pytest.raises(TypeError, match="cuda:1"):
+        bn(WithInterface(BATCHES[0]), training=True, out=WithDlpack(BATCHES[0].copy(), device=1))
+    with numbabn.backend("cpu"), pytest.raises(TypeError, match="CPU backend"):
+        bn(WithInterface(BATCHES[0]), training=True)
+    assert bn.num_batches == 2
+
+
+def test_many_kinds_of_calls() -> None:
+    host, device = numbabn.BatchNorm(3), numbabn.BatchNorm(3).to("cuda")
+    for n in (*range(1, 11), 1, 10):
+        x = RNG.normal(size=(n, 3)).astype(np.float32)
+        close(device(WithInterface(x), training=True), host(x, training=True), 64)
+    assert_same(device, host)

@@ -174,6 +174,34 @@ def test_torch_tensors_by_their_own_means(name: str, monkeypatch: pytest.MonkeyP
         libraries.seen(torch.eye(3).to_sparse())
 
 
+def test_gradients_are_of_the_callers_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = type("Stream", (), {"cuda_stream": 5})
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    for given, kind in ((torch.zeros(4, 2), torch.Tensor), (WithInterface(X), DeviceArray)):
+        x = libraries.seen(given)
+        ways = libraries.flat_like(x, 24)
+        assert (ways.shape, ways.dtype, ways.place.stream) == ((24,), np.float64, x.place.stream)
+        ways.view(np.ndarray)[:] = np.arange(24)
+        part = libraries.part_of(ways, 12, (2, 3))
+        assert isinstance(part, kind)
+        got = part.numpy() if kind is torch.Tensor else values_of(part)
+        np.testing.assert_array_equal(got, np.arange(12, 18.0).reshape(2, 3))
+
+
+def test_a_glance_tells_what_a_shadow_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = type("Stream", (), {"cuda_stream": 5})
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    for given in (torch.zeros(4, 2).T, WithInterface(X)):
+        pointer, _, on, look = libraries.glanced(given)
+        x = libraries.seen(given)
+        assert (pointer, on) == (x.ctypes.data, x.place.stream)
+        assert look != libraries.glanced(torch.zeros(4, 2))[3]
+    for other in (torch.zeros(3, requires_grad=True), torch.eye(3).to_sparse(), WithDlpack(X), X, 1.0):
+        assert libraries.glanced(other) is None
+    assert libraries.glanced(WithInterface(X, mask=WithInterface(X > 0))) is None
+
+
 def test_cupy_arrays_make_their_own_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
     class ndarray(WithInterface):
         """As in CuPy."""

@@ -1,4 +1,4 @@
-"""`simulated_state.py` and `simulated_streamed.py`, each in a process where numba's simulator stands in for a GPU."""
+"""`simulated_state.py`, `simulated_streamed.py` and `simulated_order.py`, each in a process with a simulated GPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numbabn
 
 
 @pytest.mark.skipif(importlib.util.find_spec("numba_cuda") is None, reason="needs pip install 'numbabn[cuda]'")
-@pytest.mark.parametrize("what", ["state", "streamed"])
+@pytest.mark.parametrize("what", ["state", "streamed", "order"])
 def test_on_a_simulated_device(what: str) -> None:
     script = Path(__file__).with_name(f"simulated_{what}.py")
     environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1", "NUMBA_DISABLE_JIT": "1"}

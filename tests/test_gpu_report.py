@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +27,7 @@ for name, value in sizes.items():
     setattr(cuda_cuts, name, value)
 device_state.THREADS = 4
 import gpu_report
-sys.exit(gpu_report.main(["--check", "--tiny", "--dtypes", {dtypes!r}]))
+sys.exit(gpu_report.main(["--part", "check", "--tiny", "--seed", "7", "--dtypes", {dtypes!r}]))
 """
 
 
@@ -52,7 +55,7 @@ def test_its_checks_pass_in_the_simulator() -> None:
     code = SMALL.format(suite=str(SUITE), dtypes="float32")
     ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
-    assert "answers agree with the CPU's." in ran.stdout
+    assert "answers, all agree with the CPU's (seed 7)." in ran.stdout
 
 
 def test_a_wrong_answer_is_named(report: ModuleType) -> None:
@@ -82,21 +85,175 @@ def test_the_table(report: ModuleType) -> None:
         }
         for task, share in (("eval", 0.9), ("train", 0.86))
     ]
+    broken = rows[0] | {"shape": "(N, 3)", "ms": {}, "failed": {"numbabn": "MemoryError: none left"}}
+    del broken["of_copy"]
     machine = {"devices": ["a device"], "driver": "13.0", "python": "3.12", "versions": {"numbabn": "1"}}
-    text = "\n".join(report.markdown({"rows": rows, "machine": machine, "host_us": 21.5}))
+    measure = {"host_us": {"train": 21.5}, "stopped": "after 9 s"}
+    text = "\n".join(report.markdown({"rows": [*rows, broken], "machine": machine, "measure": measure}))
     assert "| eval | (N, 64) | float32 | 1.000 | 1.100 | 90% | 2.200 |  |  |" in text
     assert "eval: 0 of 1 at 92% of a copy's speed or more; least 90%." in text
     assert "train: 1 of 1 at 85%" in text
     assert "2.00 in the geometric mean" in text
-    assert "21.5 microseconds" in text
-    assert report.markdown({"rows": []}) == []
+    assert "Host time in microseconds: train 21.5; the goal for train is 30." in text
+    assert "| eval | (N, 3) | float32 | 1.000 | failed |  |  |  |  |" in text
+    assert "failed: numbabn, eval (N, 3) float32: MemoryError: none left" in text
+    assert "stopped: after 9 s." in text
+    assert "failed: no PyTorch." in "\n".join(
+        report.markdown({"rows": [], "machine": machine, "measure": {"failed": "no PyTorch"}})
+    )
+    good = {"rows": rows, "check": {"float32": {"wrong": []}}, "sanitizer": {"memcheck": {"verdict": "clean"}}}
+    assert report.sound(good | {"measure": {}})
+    for bad in (
+        {"rows": [broken]},
+        {"rows": [rows[0] | {"wrong": "1 of 2 values"}]},
+        {"check": {"float32": {"wrong": ["x"]}}},
+        {"sanitizer": {"memcheck": {"verdict": "errors"}}},
+        {"measure": {"failed": "no PyTorch"}},
+    ):
+        assert not report.sound(good | {"measure": {}} | bad)
 
 
 def test_what_is_measured_is_there(report: ModuleType) -> None:
-    from gpu import contests, sanitize
+    from gpu import contests, measure, sanitize
 
-    assert set(report.TASKS) <= set(contests.BYTES)
+    assert set(measure.TASKS) <= set(contests.BYTES)
     assert all(len(shape) > axis for shape, axis in contests.SHAPES.values())
     assert isinstance(contests.libraries(), dict)
     assert sanitize.program() is None or os.path.exists(sanitize.program())
     assert report.machine()["versions"]["numbabn"] == numbabn.__version__
+
+
+def test_one_verb_that_fails_stops_no_other(report: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpu import check
+
+    def fails(case: Any, rng: Any) -> int:
+        raise RuntimeError("CUDA driver: an error")
+
+    def is_wrong(case: Any, rng: Any) -> int:
+        raise AssertionError("y is wrong")
+
+    monkeypatch.setattr(check, "VERBS", (fails, lambda case, rng: 2, is_wrong))
+    found = check.everything(tiny=True, dtypes=("float32",), seed=1, say=lambda *a, **k: None)
+    assert found["answers"] == 2 * len(check.TINY)
+    assert found["wrong"][:2] == [
+        "rows float32, fails: RuntimeError: CUDA driver: an error",
+        "rows float32, is_wrong: y is wrong",
+    ]
+    monkeypatch.setattr(check, "ENOUGH", 1)
+    assert len(check.everything(tiny=True, seed=1)["wrong"]) == 1
+
+
+PARTS = """
+import json, os, sys, time
+dtype, into = sys.argv[sys.argv.index("--dtypes") + 1], sys.argv[-1]
+if dtype == "crash":
+    print("before it"), sys.stdout.flush(), os.abort()
+json.dump({"answers": 3, "wrong": []}, open(into, "w"))
+if dtype == "slow":
+    time.sleep(60)
+"""
+
+
+def test_a_part_that_crashes_or_hangs_leaves_the_others(
+    report: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from gpu import parts
+
+    script = tmp_path / "script.py"
+    script.write_text(PARTS)
+    monkeypatch.setattr(parts, "SCRIPT", script)
+    found = parts.checked(("crash", "slow", "fine"), ["--tiny"], 3)
+    assert found["fine"] == {"answers": 3, "wrong": []}
+    assert found["slow"] == {"answers": 3, "wrong": ["slow: not finished in 3 s"]}
+    (wrong,) = found["crash"]["wrong"]
+    assert wrong.startswith("crash: ended with exit code -6: before it")
+
+
+def test_compute_sanitizer_is_asked_and_believed(
+    report: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from gpu import parts, sanitize
+
+    script, program = tmp_path / "script.py", tmp_path / "compute-sanitizer"
+    script.write_text(PARTS)
+    program.write_text(
+        '#!/bin/sh\necho "$@"\n[ "$2" = racecheck ] && exit "$4"\n[ "$2" = initcheck ] && exit 1\nexit 0\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(parts, "SCRIPT", script)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert sanitize.program() == str(program)
+    found = parts.sanitized(sanitize.program(), sanitize.TOOLS, sanitize.FOUND, ("float32",), 30)
+    assert {tool: one["verdict"] for tool, one in found.items()} == {
+        "memcheck": "clean",
+        "racecheck": "errors",
+        "initcheck": "did not run through (exit code 1)",
+        "synccheck": "clean",
+    }
+    assert "--part check --tiny --dtypes float32" in found["racecheck"]["said"]
+
+
+def test_what_fails_in_a_measurement_is_in_its_row(report: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpu import contests, measure, timing
+
+    tensor = type("Tensor", (), {"shape": (4, 2)})
+
+    def problem(name: str, dtype: str, scale: float) -> Any:
+        if name == "(N, 16)":
+            raise MemoryError("too large")
+        return contests.Problem(name, 1, [(tensor, None, None)] * 2)
+
+    def ours(p: Any, task: str) -> Any:
+        if task == "train":
+            raise RuntimeError("a launch")
+        return [lambda: None], [None]
+
+    def rival(p: Any, task: str) -> Any:
+        if task == "eval":
+            raise RuntimeError("no compiler")
+        return [lambda: None]
+
+    monkeypatch.setattr(contests, "libraries", lambda: {"torch": "1"})
+    monkeypatch.setattr(contests, "problem", problem)
+    monkeypatch.setattr(contests, "ours", ours)
+    monkeypatch.setattr(contests, "wrong", lambda p, task, works, bns: "2 values" if task == "backward" else "")
+    monkeypatch.setattr(contests, "CONTENDERS", {"torch": rival, "torch.compile": rival, "cupy": rival})
+    monkeypatch.setattr(measure, "_copy_ms", lambda p, runs: 1.0)
+    monkeypatch.setattr(measure, "_forget", lambda: None)
+    monkeypatch.setattr(timing, "median_ms", lambda works, runs, hold: 2.0)
+    told: list[int] = []
+    options = report.parsed(["--shapes", "(N, 1", "--dtypes", "float32"])
+    monkeypatch.setattr(measure, "on", lambda device: contextlib.nullcontext())
+    found = measure.everything(options, lambda found: told.append(len(found["rows"])))
+    assert told == [0, 3, 6, 6, 6, 6]
+    assert found["problems"] == {"(N, 16) float32": "MemoryError: too large"}
+    rows = {(row["task"], row["shape"]): row for row in found["rows"]}
+    assert rows["eval", "(N, 1024)"]["ms"] == {"numbabn": 2.0}
+    assert rows["eval", "(N, 1024)"]["failed"] == dict.fromkeys(("torch", "torch.compile"), "RuntimeError: no compiler")
+    assert rows["train", "(N, 16384)"]["failed"] == {"numbabn": "RuntimeError: a launch"}
+    assert rows["backward", "(N, 1024)"]["wrong"] == "2 values"
+    assert rows["backward", "(N, 1024)"]["ms"] == {"numbabn": 2.0, "torch": 2.0, "torch.compile": 2.0}
+    options.budget = -1
+    assert "stopped" in measure.everything(options, lambda found: None)
+
+
+def test_a_wrong_timed_answer_is_seen(report: ModuleType) -> None:
+    torch = pytest.importorskip("torch")
+    from gpu import contests
+
+    x, dy = torch.randn(40, 3), torch.randn(40, 3)
+    bn = numbabn.BatchNorm(3, gamma=1.0, beta=0.0)
+    for task in ("eval", "train", "backward"):
+        y = torch.empty_like(x)
+        p = contests.Problem("rows", 1, [(x, y, dy)])
+        bn(x, training=True)
+        works = {
+            "eval": lambda y=y: bn(x, out=y),
+            "train": lambda y=y: bn(x, training=True, out=y),
+            "backward": lambda y=y: bn.backward(dy, x, out=y),
+        }
+        assert contests.wrong(p, task, [works[task]], [bn]) == ""
+        assert contests.wrong(p, task, [lambda y=y: y.zero_()], [bn]) == "40 of 40 values of channel 0 are wrong"
+        assert "1 of 40 values of channel 2" in contests.wrong(
+            p, task, [lambda y=y, work=works[task]: (work(), y[7:8, 2].fill_(float("nan")))], [bn]
+        )

@@ -3,6 +3,10 @@
 import importlib.util
 import math
 from dataclasses import dataclass
+from functools import cache
+
+from gpu import own
+from numbabn.devices import DeviceArray
 
 # The shapes of versus.py, larger, and those of ResNet-50 at a batch of 256; name: (shape, channel axis).
 SHAPES = {
@@ -23,8 +27,9 @@ SHAPES = {
     "ResNet 2048x7": ((256, 2048, 7, 7), 1),
     "small (256, 64)": ((256, 64), 1),
 }
-BYTES = {"eval": 2, "train": 3, "backward": 5, "moments": 1}  # arrays that are read or written
+BYTES = {"eval": 2, "train": 3, "backward": 5}  # arrays that are read or written
 L2 = 50 << 20
+EPS = 1e-5
 
 
 @dataclass(frozen=True)
@@ -39,9 +44,10 @@ class Problem:
     def nbytes(self):
         """Bytes of x."""
         x = self.sets[0][0]
-        return x.numel() * x.element_size()
+        return math.prod(x.shape) * (x.element_size() if hasattr(x, "element_size") else x.dtype.itemsize)
 
 
+@cache
 def libraries():
     """Which of PyTorch and CuPy can compute here, with their versions."""
     found = {}
@@ -51,49 +57,82 @@ def libraries():
         if torch.cuda.is_available():
             found["torch"] = torch.__version__
     if importlib.util.find_spec("cupy"):
-        import cupy
+        try:
+            import cupy
 
-        found["cupy"] = cupy.__version__
+            cupy.zeros(1)
+            found["cupy"] = cupy.__version__
+        except Exception as error:  # of another CUDA version, or without a part of it
+            print(f"CuPy is there and does not work: {error}")
     return found
 
 
 def problem(name, dtype, scale=1.0):
-    """Random tensors of a shape: (x, y, dy) for each set."""
-    import torch
-
+    """Random arrays of a shape: (x, y, dy) for each set; tensors where PyTorch is there, else numbabn's own."""
     shape, axis = SHAPES[name]
     if not name.startswith("small"):
         shape = (max(2, int(shape[0] * scale)), *shape[1:])
-    kind = getattr(torch, dtype)
-    nbytes = math.prod(shape) * torch.empty((), dtype=kind).element_size()
-    number = max(2, min(8, -(-4 * L2 // nbytes)))
-    sets = []
-    for _ in range(number):
-        x = torch.empty(shape, dtype=kind, device="cuda").normal_(3, 2)
-        dy = torch.empty(shape, dtype=kind, device="cuda").normal_()
-        sets.append((x, torch.full_like(x, math.nan), dy))
-    return Problem(name, axis, sets)
+    itemsize = 4 if dtype == "float32" else 2
+    number = max(2, min(8, -(-4 * L2 // (math.prod(shape) * itemsize))))
+    make = _tensors if "torch" in libraries() else own.arrays
+    return Problem(name, axis, [make(shape, dtype) for _ in range(number)])
+
+
+def _tensors(shape, dtype):
+    import torch
+
+    x = torch.empty(shape, dtype=getattr(torch, dtype), device="cuda").normal_(3, 2)
+    return x, torch.full_like(x, math.nan), torch.empty_like(x).normal_()
 
 
 def ours(p, task):
-    """Works of numbabn, one for each set."""
+    """(works of numbabn, one for each set; the BatchNorm that each of them uses)."""
     import numbabn
 
     channels = p.sets[0][0].shape[p.axis]
-    bn = numbabn.BatchNorm(channels, axis=p.axis, gamma=1.0, beta=0.0).to("cuda")
+    bn = numbabn.BatchNorm(channels, axis=p.axis, eps=EPS, gamma=1.0, beta=0.0).to("cuda")
     bn(p.sets[0][0], training=True)
+    same = [bn] * len(p.sets)
     if task == "eval":
-        return [lambda x=x, y=y: bn(x, out=y) for x, y, _ in p.sets]
+        return [lambda x=x, y=y: bn(x, out=y) for x, y, _ in p.sets], same
     if task == "train":
-        return [lambda x=x, y=y: bn(x, training=True, out=y) for x, y, _ in p.sets]
-    if task == "moments":
-        return [lambda x=x: numbabn.moments(x, axis=p.axis) for x, _, _ in p.sets]
-    made = []
-    for x, y, dy in p.sets:
-        one = bn.copy()
+        return [lambda x=x, y=y: bn(x, training=True, out=y) for x, y, _ in p.sets], same
+    bns = [bn.copy() for _ in p.sets]
+    pairs = list(zip(bns, p.sets, strict=True))
+    for one, (x, _, _) in pairs:
         one(x, training=True)
-        made.append(lambda one=one, x=x, y=y, dy=dy: one.backward(dy, x, out=y))
-    return made
+    return [lambda one=one, x=x, y=y, dy=dy: one.backward(dy, x, out=y) for one, (x, y, dy) in pairs], bns
+
+
+def wrong(p, task, works, bns):
+    """What is wrong with an answer, by float64, in the first and last channel; "" for nothing, None if not looked at.
+
+    Arrays of PyTorch are looked at on the device, others on the host where they are not large.
+    """
+    x, y, dy = p.sets[0]
+    if isinstance(x, DeviceArray):
+        return own.wrong(p, task, works, bns) if p.nbytes <= own.LOOKED_AT else None
+    import torch
+
+    y.fill_(math.nan)
+    works[0]()
+    for c in (0, x.shape[p.axis] - 1):
+        values, g = x.select(p.axis, c).double(), dy.select(p.axis, c).double()
+        wanted = expected(task, values, g, bns[0], c)
+        bad = ~((y.select(p.axis, c).double() - wanted).abs() <= 8 * torch.finfo(x.dtype).eps * (wanted.abs() + 1))
+        if bad.any():
+            return f"{int(bad.sum())} of {bad.numel()} values of channel {c} are wrong"
+    return ""
+
+
+def expected(task, values, g, bn, c):
+    """What a task should give for one channel; values and g in float64, of PyTorch or NumPy."""
+    mean, var = values.mean(), ((values - values.mean()) ** 2).mean()
+    if task == "eval":
+        mean, var = float(bn.running_mean[c]), float(bn.running_var[c])
+    inverse = (var + EPS) ** -0.5
+    normal = (values - mean) * inverse
+    return normal if task != "backward" else (g - g.mean() - normal * (g * normal).mean()) * inverse
 
 
 def torchs(p, task):
@@ -105,16 +144,13 @@ def torchs(p, task):
     weight, bias, mean, var = (torch.full((channels,), v, device="cuda") for v in (1.0, 0.0, 0.0, 1.0))
     if task in ("eval", "train"):
         train = task == "train"
-        return [lambda x=x: functional.batch_norm(x, mean, var, weight, bias, train, 0.1, 1e-5) for x, _, _ in p.sets]
-    if task == "moments":
-        axes = [d for d in range(p.sets[0][0].ndim) if d != p.axis]
-        return [lambda x=x: torch.var_mean(x, axes, correction=0) for x, _, _ in p.sets]
+        return [lambda x=x: functional.batch_norm(x, mean, var, weight, bias, train, 0.1, EPS) for x, _, _ in p.sets]
     made = []
     for x, _, dy in p.sets:
-        _, save_mean, save_inverse = torch.native_batch_norm(x, weight, bias, mean, var, True, 0.1, 1e-5)
+        _, save_mean, save_inverse = torch.native_batch_norm(x, weight, bias, mean, var, True, 0.1, EPS)
         made.append(
             lambda x=x, dy=dy, m=save_mean, i=save_inverse: torch.ops.aten.native_batch_norm_backward(
-                dy, x, weight, mean, var, m, i, True, 1e-5, [True, True, True]
+                dy, x, weight, mean, var, m, i, True, EPS, [True, True, True]
             )
         )
     return made
@@ -131,7 +167,7 @@ def compiled(p, task):
     weight, bias, mean, var = (torch.full((channels,), v, device="cuda") for v in (1.0, 0.0, 0.0, 1.0))
 
     def batch_norm(x):
-        return functional.batch_norm(x, mean, var, weight, bias, train, 0.1, 1e-5)
+        return functional.batch_norm(x, mean, var, weight, bias, train, 0.1, EPS)
 
     torch._dynamo.reset()
     fast = torch.compile(batch_norm, dynamic=False)
@@ -155,7 +191,7 @@ def cupys(p, task):
 
     def train(x):
         m = x.mean(axes, keepdims=True)
-        return transform(x, m, 1 / cupy.sqrt(x.var(axes, keepdims=True) + 1e-5))
+        return transform(x, m, 1 / cupy.sqrt(x.var(axes, keepdims=True) + EPS))
 
     if task == "eval":
         return [lambda x=x: transform(x, mean, scale) for x in arrays]

@@ -1,29 +1,32 @@
-"""compute-sanitizer over the checks: memory that is out of bounds, races, memory that nobody wrote, barriers."""
+"""compute-sanitizer: memory that is out of bounds or freed, races, memory that nobody wrote, barriers."""
 
+import importlib.util
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
+# Of each tool, what it does not do by itself: memory of the pool that one stream frees while another reads it.
+TOOLS = {
+    "memcheck": ("--track-stream-ordered-races", "all"),
+    "racecheck": (),
+    "initcheck": (),
+    "synccheck": (),
+}
 FOUND = 86  # the exit code that says that something was found
+DTYPES = ("float32", "bfloat16")
 
 
 def program():
-    """The path of compute-sanitizer, or None."""
-    usual = Path("/usr/local/cuda/bin/compute-sanitizer")
-    return shutil.which("compute-sanitizer") or (os.fspath(usual) if usual.exists() else None)
-
-
-def run(tool, script, timeout=600):
-    """(verdict, the end of what it said) of one tool over the small checks."""
-    command = [program(), "--tool", tool, "--error-exitcode", str(FOUND), sys.executable, script, "--check", "--tiny"]
-    try:
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
-    except subprocess.TimeoutExpired:
-        return f"not finished in {timeout} s", ""
-    said = (ran.stdout + ran.stderr)[-2000:]
-    if ran.returncode == FOUND:
-        return "errors", said
-    return ("clean" if ran.returncode == 0 else f"did not run (exit code {ran.returncode})"), said
+    """The path of compute-sanitizer, from the PATH, a toolkit or a package; None without one."""
+    found = shutil.which("compute-sanitizer")
+    if found:
+        return found
+    toolkits = (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda")
+    spec = importlib.util.find_spec("nvidia")
+    folders = [Path(t) for t in toolkits if t] + [Path(f) for f in (spec and spec.submodule_search_locations) or ()]
+    for folder in folders:
+        for pattern in ("bin", "compute-sanitizer", "*/bin", "*/compute-sanitizer"):
+            for at in folder.glob(f"{pattern}/compute-sanitizer"):
+                if at.is_file() and os.access(at, os.X_OK):
+                    return os.fspath(at)
+    return None

@@ -101,9 +101,17 @@ def grad_inputs(
 
 
 def moments_of_window(
-    window: Window, omit: bool, place: Place, gamma: Any = None, eps: float = 0.0, scale: Any = None
+    window: Window,
+    omit: bool,
+    place: Place,
+    gamma: Any = None,
+    eps: float = 0.0,
+    into: tuple[Shadow | None, Shadow | None] = (None, None),
 ) -> NDArray:
-    """Count, mean and M2 of each channel, on the device, (3 * channels,); and the scale by gamma, where it is given."""
+    """Count, mean and M2 of each channel, on the device, (3 * channels,); and the scale by gamma, where it is given.
+
+    into: vectors for the statistics and for the scale.
+    """
     g = window.geometry
     pick = _pick(window, omit)
     if g.rows:
@@ -122,7 +130,8 @@ def moments_of_window(
         where = (*window.of("x"), g.outer, g.channels, g.inner)
         cut_into = (plan.outer_blocks, plan.inner_blocks)
         launch(kernel, (g.channels * blocks, 1), (plan.size, 1), place, *where, *cut_into, pick, parts)
-    stats = empty((3 * g.channels,), np.float64, place)
+    given, scale = into
+    stats = empty((3 * g.channels,), np.float64, place) if given is None else given
     size = cuda_cuts.JOIN
     kernel = kernels("cuda_merge").family(size).finish
     last = (stats, gamma, eps, scale)
@@ -148,13 +157,21 @@ def transform_window(window: Window, mean: Any, scale: Any, shift: Any, activati
 
 
 def train_window(
-    x: Window, out: Window, gamma: Any, beta: Any, eps: float, omit: bool, activation: Any, place: Place
+    x: Window,
+    out: Window,
+    gamma: Any,
+    beta: Any,
+    eps: float,
+    omit: bool,
+    activation: Any,
+    place: Place,
+    into: tuple[Shadow, Shadow] | None = None,
 ) -> NDArray:
     """Statistics of x on the device, and the transform by them, without the host; x with its picks, out with x."""
     channels = x.geometry.channels
-    scale = empty((channels,), np.float64, place)
-    stats = moments_of_window(x, omit, place, gamma, eps, scale)
-    transform_window(out, stats[channels : 2 * channels], scale, beta, activation, place)
+    new = into or (None, empty((channels,), np.float64, place))
+    stats = moments_of_window(x, omit, place, gamma, eps, new)
+    transform_window(out, stats[channels : 2 * channels], new[1], beta, activation, place)
     return stats
 
 

@@ -6,9 +6,12 @@ Under numba's simulator the same kernel runs as Python, on host memory.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-import re
 import struct
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -17,33 +20,75 @@ import numpy as np
 from ..devices import probe
 from ..devices.driver import on
 from ..devices.shadow import Place, pointer_of
+from .cuda_code import machine_code
 
 Grid = tuple[int, int]
+SLOTS = 7  # of an array: (memory, parent, n, size of an element, address, shape, stride)
 _functions: dict[tuple[Any, ...], Any] = {}
+_taping = threading.local()
+
+
+@dataclass(slots=True)
+class Launch:
+    """One launch, as it was made: the driver takes `values` by their addresses in `pointers`."""
+
+    kernel: Any
+    grid: Grid
+    block: Grid
+    args: tuple[Any, ...]
+    function: Any
+    values: Any
+    pointers: Any
+
+    def again(self, stream: int) -> None:
+        """Make it, on the device that is current."""
+        driver = _bindings()
+        at = ctypes.addressof(self.pointers)
+        (status,) = driver.cuLaunchKernel(self.function, *self.grid, 1, *self.block, 1, 0, stream, at, 0)
+        if status != driver.CUresult.CUDA_SUCCESS:
+            raise RuntimeError(
+                f"a kernel could not be launched over {self.grid} blocks of {self.block} threads: {status.name}"
+            )
 
 
 def launch(kernel: Any, grid: Grid, block: Grid, place: Place, *args: Any) -> None:
     """Run a kernel behind what the stream of a place has to do; arguments: flat arrays, numbers, None, and tuples."""
     if probe.simulated():
         kernel[grid, block](*(_faked(a) for a in args))
-        return
-    slots: list[int] = []
-    kinds = tuple(_pack(a, slots) for a in args)
-    with on(place.device):
-        key = (kernel, place.device, kinds)
-        function = _functions.get(key)
-        if function is None:
-            function = _functions[key] = _loaded(kernel, tuple(_type(a) for a in args), place.device)
-        from cuda.bindings import driver
+        made = Launch(kernel, grid, block, args, None, None, None)
+    else:
+        slots: list[int] = []
+        kinds = tuple(_pack(a, slots) for a in args)
+        with on(place.device):
+            key = (kernel, place.device, kinds)
+            function = _functions.get(key)
+            if function is None:
+                function = _functions[key] = _loaded(kernel, tuple(_type(a) for a in args), place.device)
+            values = (ctypes.c_uint64 * len(slots))(*slots)
+            first = ctypes.addressof(values)
+            pointers = (ctypes.c_void_p * len(slots))(*range(first, first + 8 * len(slots), 8))
+            made = Launch(kernel, grid, block, args, function, values, pointers)
+            made.again(place.stream)
+    tape = getattr(_taping, "tape", None)
+    if tape is not None:
+        tape.append(made)
 
-        values = (ctypes.c_uint64 * len(slots))(*slots)
-        first = ctypes.addressof(values)
-        pointers = (ctypes.c_void_p * len(slots))(*range(first, first + 8 * len(slots), 8))
-        (status,) = driver.cuLaunchKernel(
-            function, *grid, 1, *block, 1, 0, place.stream, ctypes.addressof(pointers), 0
-        )  # fmt: skip
-        if status != driver.CUresult.CUDA_SUCCESS:
-            raise RuntimeError(f"a kernel could not be launched over {grid} blocks of {block} threads: {status.name}")
+
+@contextlib.contextmanager
+def taped() -> Iterator[list[Launch]]:
+    """All launches that this thread makes in a block."""
+    _taping.tape = []
+    try:
+        yield _taping.tape
+    finally:
+        _taping.tape = None
+
+
+@cache
+def _bindings() -> Any:
+    from cuda.bindings import driver
+
+    return driver
 
 
 def _pack(value: Any, slots: list[int]) -> Any:
@@ -60,8 +105,8 @@ def _pack(value: Any, slots: list[int]) -> Any:
     if isinstance(value, float):
         slots.append(struct.unpack("<Q", struct.pack("<d", value))[0])
         return float
-    slots.append(value & 0xFFFF_FFFF_FFFF_FFFF)
-    return type(value)
+    slots.append(int(value) & 0xFFFF_FFFF_FFFF_FFFF)
+    return bool if isinstance(value, (bool, np.bool_)) else int
 
 
 def _type(value: Any) -> Any:
@@ -72,7 +117,9 @@ def _type(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return types.Array(numba.from_dtype(value.dtype), 1, "C")
     if not isinstance(value, tuple):
-        return {type(None): types.none, float: types.float64, bool: types.boolean}.get(type(value), types.int64)
+        if isinstance(value, float):
+            return types.float64
+        return types.none if value is None else types.boolean if isinstance(value, (bool, np.bool_)) else types.int64
     inside = [_type(v) for v in value]
     kinds: Any = types
     if not hasattr(value, "_fields"):
@@ -82,51 +129,17 @@ def _type(value: Any) -> Any:
     return kinds.NamedTuple(inside, type(value))
 
 
-def compiled(kernel: Any, args: tuple[Any, ...], capability: tuple[int, int]) -> str:
-    """The PTX of a kernel for a compute capability; args: numba's types."""
-    from numba import cuda, types
-
-    how = {"device": False, "abi": "numba", "cc": capability, "output": "ptx"}
-    code, _ = cuda.compile(kernel.py_func, types.void(*args), **how)  # type: ignore[attr-defined]
-    return code if isinstance(code, str) else str(code.decode())
-
-
-def entry(code: str) -> str:
-    """The name of the one kernel in some PTX."""
-    found = re.search(r"\.visible \.entry (\w+)", code)
-    assert found is not None
-    return found[1]
-
-
-def assembled(code: str, capability: tuple[int, int]) -> bytes:
-    """The machine code of some PTX: a driver takes that of any release of its major version, but PTX of none later."""
-    from cuda.bindings import nvjitlink
-
-    major, minor = capability
-    text = code.encode() + b"\0"
-    handle = nvjitlink.create(1, [f"-arch=sm_{major}{minor}"])
-    try:
-        nvjitlink.add_data(handle, nvjitlink.InputType.PTX, text, len(text), "kernel")
-        nvjitlink.complete(handle)
-        binary = bytearray(nvjitlink.get_linked_cubin_size(handle))
-        nvjitlink.get_linked_cubin(handle, binary)
-    finally:
-        nvjitlink.destroy(handle)
-    return bytes(binary)
-
-
 def _loaded(kernel: Any, args: tuple[Any, ...], device: int) -> Any:
     from cuda.bindings import driver
 
-    capability = capability_of(device)
-    code = compiled(kernel, args, capability)
-    status, module = driver.cuModuleLoadData(assembled(code, capability))
+    binary, name = machine_code(kernel, args, capability_of(device))
+    status, module = driver.cuModuleLoadData(binary)
     if status != driver.CUresult.CUDA_SUCCESS:
         raise RuntimeError(
             f"the driver does not take a kernel ({status.name}); it may be older than the installed CUDA packages: "
             "update it, or install packages of its version"
         )
-    status, function = driver.cuModuleGetFunction(module, entry(code).encode())
+    status, function = driver.cuModuleGetFunction(module, name.encode())
     if status != driver.CUresult.CUDA_SUCCESS:
         raise RuntimeError(f"a compiled kernel cannot be found: {status.name}")
     return function

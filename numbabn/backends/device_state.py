@@ -31,12 +31,14 @@ def is_direct(layout: Layout) -> bool:
     return layout.order.channel_perm is None and layout.order.channel_turn is None and layout.window() is not None
 
 
-def train(layout: Layout, gamma: Any, beta: Any, eps: float, omit: bool, activation: Any, place: Place) -> Any:
-    """Normalize "x" by its batch; returns its count, mean and M2."""
+def train(
+    layout: Layout, gamma: Any, beta: Any, eps: float, omit: bool, activation: Any, place: Place, into: Any
+) -> None:
+    """Normalize "x" by its batch; its count, mean and M2, and its scale, go `into` two vectors."""
     x, out = layout.input().window(), layout.unpicked().window()
     assert x is not None
     assert out is not None
-    return cuda.train_window(x, out, gamma, beta, eps, omit, cuts.activation(activation), place)
+    cuda.train_window(x, out, gamma, beta, eps, omit, cuts.activation(activation), place, into)
 
 
 def transform(layout: Layout, mean: Any, scale: Any, shift: Any, activation: Any, place: Place) -> None:
@@ -57,24 +59,22 @@ def learn(
     launch(kernel, (1, 1), (THREADS, 1), place, stats, running, batches, channels, *how)
 
 
-def fold(running: Any, channels: int, gamma: Any, eps: float, center: bool, place: Place) -> Any:
-    """What inference multiplies the deviation from the running mean by."""
-    scale = empty((channels,), np.float64, place)
+def fold(running: Any, channels: int, gamma: Any, eps: float, center: bool, scale: Any, place: Place) -> None:
+    """What inference multiplies the deviation from the running mean by, into `scale`."""
     kernel = cuts.kernels("cuda_learn").fold
     launch(kernel, _blocks(channels), (THREADS, 1), place, running, channels, gamma, float(eps), int(center), scale)
-    return scale
 
 
 def gradients(
-    forward: Layout, back: Layout, stats: Any, gamma: Any, beta: Any, eps: float, omit: bool, act: Any
-) -> Any:
-    """Write "dx" (and "dz") of a layout; returns the gradients of gamma and beta."""
+    forward: Layout, back: Layout, stats: Any, gamma: Any, beta: Any, eps: float, omit: bool, act: Any, ways: Any
+) -> None:
+    """Write "dx" (and "dz") of a layout; rows 2 and 3 of the four of `ways` are the gradients of gamma and beta."""
     sums_of, inputs_of = forward.window(), back.window()
     assert sums_of is not None
     assert inputs_of is not None
     place: Place = forward.arrays["x"].place  # type: ignore[attr-defined]
     channels = forward.channels
-    shares, ways = (empty((n * channels,), np.float64, place) for n in (2, 4))
+    shares = empty((2 * channels,), np.float64, place)
     kernels, grid, block = cuts.kernels("cuda_learn"), _blocks(channels), (THREADS, 1)
     launch(kernels.turn, grid, block, place, stats, channels, gamma, float(eps), shares)
     mean, scale = stats[channels : 2 * channels], shares[channels:]
@@ -82,7 +82,6 @@ def gradients(
     sums = cuda.sums_of_window(sums_of, mean, omit, flow, place)
     launch(kernels.ways, grid, block, place, stats, sums, shares, channels, ways)
     cuda.inputs_of_window(inputs_of, mean, scale, ways[:channels], ways[channels : 2 * channels], omit, flow, place)
-    return ways[2 * channels : 3 * channels], ways[3 * channels :]
 
 
 def _blocks(channels: int) -> tuple[int, int]:

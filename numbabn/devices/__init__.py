@@ -14,7 +14,18 @@ from typing import Any
 import numpy as np
 
 from . import probe
-from .libraries import DeviceArray, empty_like, exported, follow, given_back, is_numba_s, library_of, seen
+from .libraries import (
+    DeviceArray,
+    empty_like,
+    flat_like,
+    follow,
+    given_back,
+    has_interface,
+    is_numba_s,
+    library_of,
+    part_of,
+    seen,
+)
 from .shadow import NDArray, Place, Shadow, download, empty, pointer_of, upload
 
 __all__ = [
@@ -24,10 +35,11 @@ __all__ = [
     "download",
     "empty",
     "empty_like",
-    "exported",
+    "flat_like",
     "follow",
     "given_back",
     "is_on_device",
+    "part_of",
     "pointer_of",
     "probe",
     "same_place",
@@ -45,7 +57,7 @@ def is_on_device(value: Any) -> bool:
             return int(value.__dlpack_device__()[0]) in (2, 13)  # kDLCUDA, kDLCUDAManaged
         except (ValueError, RuntimeError, TypeError, BufferError):
             return False
-    return hasattr(value, "__cuda_array_interface__")
+    return has_interface(value)
 
 
 def taken(value: Any, name: str) -> tuple[Shadow, Callable[[NDArray], Any]]:

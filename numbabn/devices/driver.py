@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+from collections.abc import Iterator
 from functools import cache
 from types import TracebackType
 from typing import Any, Protocol
 
 from . import probe
 
+KEPT = 1 << 28  # bytes that the device's pool keeps when they are freed
 LEGACY = 1  # the legacy default stream, as the driver, DLPack and the array interface number it
 
 
@@ -35,6 +37,9 @@ class Driver(Protocol):
 
     def copy(self, to: int, source: int, nbytes: int, stream: int) -> None:
         """Copy between any two places."""
+
+    def send(self, to: int, source: int, nbytes: int, stream: int) -> None:
+        """Copy from ordinary memory of the host, which may change as soon as this returns."""
 
     def new_stream(self) -> int:
         """A stream of its own, which waits for no other."""
@@ -86,19 +91,52 @@ class On:
 on = On
 
 
+class Mark:
+    """The order of streams that take turns with some memory: an event behind what used it last."""
+
+    __slots__ = ("device", "event", "last")
+
+    def __init__(self, device: int) -> None:
+        self.device, self.last = device, LEGACY
+        with on(device) as driver:
+            self.event = driver.new_event()
+            driver.record(self.event, LEGACY)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception), on(self.device) as driver:
+            driver.free_event(self.event)
+
+    @contextlib.contextmanager
+    def turn(self, stream: int) -> Iterator[Driver]:
+        """With the device current, and the work of a stream behind all that has used the memory before."""
+        with on(self.device) as driver:
+            if stream != self.last:
+                driver.wait(stream, self.event)
+            try:
+                yield driver
+            finally:
+                driver.record(self.event, stream)
+                self.last = stream
+
+
 class Buffer:
-    """Device memory that is given back, in the order of its stream, when nothing refers to it any more."""
+    """Device memory that is given back, in the order of its stream, when nothing refers to it any more.
 
-    __slots__ = ("device", "nbytes", "pointer", "stream")
+    after: a mark, where other streams use it too; it goes back behind that, on a stream that nobody can end.
+    """
 
-    def __init__(self, nbytes: int, device: int, stream: int) -> None:
+    __slots__ = ("after", "device", "nbytes", "pointer", "stream")
+
+    def __init__(self, nbytes: int, device: int, stream: int, after: Mark | None = None) -> None:
         with on(device) as driver:
             self.pointer = driver.alloc(nbytes, stream)
-        self.nbytes, self.device, self.stream = nbytes, device, stream
+        self.nbytes, self.device, self.stream, self.after = nbytes, device, stream, after
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception), on(self.device) as driver:  # at exit there may be no driver any more
-            driver.free(self.pointer, self.stream)
+            if self.after is not None:
+                driver.wait(LEGACY, self.after.event)
+            driver.free(self.pointer, self.stream if self.after is None else LEGACY)
 
 
 @cache
@@ -122,10 +160,14 @@ class Cuda:
         handle = self._call(driver.cuDeviceGet(device))
         self._context = self._call(driver.cuDevicePrimaryCtxRetain(handle))
         self._number = int(self._context)
-        # Keep what is freed: the pool would give it back to the system at each synchronization.
+        # Where the device reads the host's memory by itself, it may do so after a copy has returned.
+        reads = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES
+        self._reads_later = bool(self._call(driver.cuDeviceGetAttribute(reads, handle)))
+        # Keep what is freed: the pool would give it back to the system at each synchronization. It is everybody's.
         pool = self._call(driver.cuDeviceGetDefaultMemPool(handle))
         keep = driver.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
-        self._call(driver.cuMemPoolSetAttribute(pool, keep, driver.cuuint64_t(1 << 28)))
+        if int(self._call(driver.cuMemPoolGetAttribute(pool, keep))) < KEPT:
+            self._call(driver.cuMemPoolSetAttribute(pool, keep, driver.cuuint64_t(KEPT)))
 
     def enter(self) -> bool:
         """Make it current, if it is not; returns whether `leave` has to undo that."""
@@ -153,6 +195,11 @@ class Cuda:
     def copy(self, to: int, source: int, nbytes: int, stream: int) -> None:
         if nbytes:
             self._call(self._d.cuMemcpyAsync(to, source, nbytes, stream))
+
+    def send(self, to: int, source: int, nbytes: int, stream: int) -> None:
+        self.copy(to, source, nbytes, stream)
+        if self._reads_later:
+            self.synchronize(stream)
 
     def new_stream(self) -> int:
         return int(self._call(self._d.cuStreamCreate(self._d.CUstream_flags.CU_STREAM_NON_BLOCKING)))
@@ -217,6 +264,9 @@ class Simulated:
 
     def copy(self, to: int, source: int, nbytes: int, stream: int) -> None:
         ctypes.memmove(to, source, nbytes)
+
+    def send(self, to: int, source: int, nbytes: int, stream: int) -> None:
+        self.copy(to, source, nbytes, stream)
 
     def new_stream(self) -> int:
         return self.new_event()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,9 @@ import numpy as np
 
 from . import dlpack, probe
 from .driver import LEGACY, on
-from .shadow import NDArray, Place, Shadow, empty, shadow_of
+from .shadow import NDArray, Place, Shadow, empty, pointer_of, shadow_of
+
+Glance = tuple[int, int, int, tuple[Any, ...]]  # pointer, device, stream, and what it looks like
 
 
 def seen(value: Any) -> Shadow:
@@ -23,9 +26,38 @@ def seen(value: Any) -> Shadow:
     library = library_of(value)
     if library == "torch":
         return _of_torch(value)
-    if library in ("jax", "jaxlib") or not _has_interface(value):
+    if library in ("jax", "jaxlib") or not has_interface(value):
         return _of_dlpack(value, library)
     return _of_interface(value, library)
+
+
+def glanced(value: Any) -> Glance | None:
+    """What tells an array on a device from others, without a shadow; None where it takes a closer look."""
+    library = library_of(value)
+    if library == "torch":
+        torch = sys.modules["torch"]
+        if value.requires_grad or value.layout is not torch.strided or not value.is_cuda:
+            return None
+        stream = torch.cuda.current_stream(value.device).cuda_stream or LEGACY
+        look: tuple[Any, ...] = (library, value.shape, value.stride(), value.dtype)
+        return value.data_ptr(), value.device.index, stream, look
+    if is_numba_s(value) and probe.simulated():
+        return None
+    interface = getattr(value, "__cuda_array_interface__", None)
+    if interface is None or interface.get("mask") is not None or library in ("jax", "jaxlib"):
+        return None
+    pointer, readonly = interface["data"]
+    strides = interface.get("strides")
+    look = (library, tuple(interface["shape"]), strides and tuple(strides), interface["typestr"], readonly)
+    return pointer, _device_of(value), interface.get("stream") or LEGACY, look
+
+
+def glanced_new(shadow: Shadow) -> Glance | None:
+    """As `glanced`, for what `empty_like` made."""
+    if not isinstance(shadow.given, _Given):
+        return glanced(shadow.given)
+    place = shadow.place
+    return pointer_of(shadow), place.device, place.stream, ("numbabn", shadow.shape, shadow.strides, shadow.dtype)
 
 
 def empty_like(x: Shadow, dtype: Any) -> Shadow:
@@ -44,15 +76,32 @@ def given_back(shadow: Any) -> Any:
     return shadow.given() if isinstance(shadow.given, _Given) else shadow.given
 
 
-def exported(shadow: Shadow, like: Shadow) -> Any:
-    """Memory of our own as an array of the library that another comes from, without a copy."""
-    ours, library = DeviceArray(shadow), like.place.library
-    if library in ("torch", "cupy"):
-        return sys.modules[library].from_dlpack(ours)
+def flat_like(x: Shadow, size: int) -> Shadow:
+    """A new vector of float64 beside x: of the library of x, whose own it is to give back, where that can be."""
+    library = x.place.library
+    if library == "torch":
+        torch = sys.modules["torch"]
+        return _of_torch(torch.empty(size, dtype=torch.float64, device=x.given.device))
+    if library == "cupy":
+        cupy = sys.modules["cupy"]
+        with cupy.cuda.Device(x.place.device):
+            return _of_interface(cupy.empty(size, np.float64), library)
     if library == "numba" and not probe.simulated():
         cuda: Any = importlib.import_module("numba.cuda")
-        return cuda.as_cuda_array(ours, sync=False)
-    return _Given(shadow, like.given)()
+        with cuda.gpus[x.place.device]:
+            stream = cuda.external_stream(x.place.stream) if x.place.stream > LEGACY else 0
+            return _of_interface(cuda.device_array(size, np.float64, stream=stream), library)
+    new = empty((size,), np.float64, x.place)
+    new.given = _Given(new, x.given)
+    return new
+
+
+def part_of(vector: Shadow, start: int, shape: tuple[int, ...]) -> Any:
+    """A part of what `flat_like` made, in a shape, as an array of the caller's kind."""
+    end = start + math.prod(shape)
+    if isinstance(vector.given, _Given):
+        return vector.given.part(vector[start:end].reshape(shape))()  # type: ignore[arg-type]
+    return vector.given[start:end].reshape(shape)
 
 
 def library_of(value: Any) -> str:
@@ -115,6 +164,10 @@ class _Given:
     def __init__(self, shadow: Shadow, pattern: Any) -> None:
         self._shadow, self._pattern = shadow.view(), pattern
 
+    def part(self, shadow: Shadow) -> _Given:
+        """The same for a part of the shadow."""
+        return _Given(shadow, self._pattern)
+
     def __call__(self) -> Any:
         ours, place = DeviceArray(self._shadow), self._shadow.place
         if not place.own:
@@ -138,8 +191,10 @@ def follow(device: int, stream: int, first: int) -> None:
         driver.free_event(event)  # it goes when both have passed it
 
 
-def _has_interface(value: Any) -> bool:
-    return is_numba_s(value) or hasattr(value, "__cuda_array_interface__")
+def has_interface(value: Any) -> bool:
+    """Whether a value has ``__cuda_array_interface__``; its class is asked first, as to ask the value makes one."""
+    name = "__cuda_array_interface__"
+    return is_numba_s(value) or hasattr(type(value), name) or hasattr(value, name)
 
 
 def _of_torch(value: Any) -> Shadow:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from .driver import Buffer, on
+from .driver import Buffer, Mark, on
 
 NDArray = npt.NDArray[Any]
 
@@ -20,12 +20,13 @@ class Place:
     """Where an array lies: a device, the stream to use it on, and the library that made it.
 
     `own`: the stream is the one that its caller goes on with, so that what comes later there needs no more waiting.
+    `mark`: orders the streams that take turns with memory made here, which is freed behind all of them.
     """
 
-    __slots__ = ("device", "library", "own", "stream")
+    __slots__ = ("device", "library", "mark", "own", "stream")
 
-    def __init__(self, device: int, stream: int, library: str, own: bool = True) -> None:
-        self.device, self.stream, self.library, self.own = device, stream, library, own
+    def __init__(self, device: int, stream: int, library: str, own: bool = True, mark: Mark | None = None) -> None:
+        self.device, self.stream, self.library, self.own, self.mark = device, stream, library, own, mark
 
     def __repr__(self) -> str:
         return f"cuda:{self.device}"
@@ -95,7 +96,7 @@ def empty(shape: tuple[int, ...], dtype: Any, place: Place, strides: tuple[int, 
     """Fresh memory on a device, in the order of the stream of a place."""
     dtype = np.dtype(dtype)
     nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    buffer = Buffer(nbytes, place.device, place.stream)
+    buffer = Buffer(nbytes, place.device, place.stream, place.mark)
     return shadow_of(buffer.pointer, shape, strides, dtype, place, owner=buffer)
 
 
@@ -109,7 +110,7 @@ def upload(array: NDArray, place: Place) -> Shadow:
     array = np.ascontiguousarray(array)
     shadow = empty(array.shape, array.dtype, place)
     with on(place.device) as driver:
-        driver.copy(pointer_of(shadow), pointer_of(array), array.nbytes, place.stream)
+        driver.send(pointer_of(shadow), pointer_of(array), array.nbytes, place.stream)
     return shadow
 
 

@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from .. import activations, backends, checks, devices, verbs
 from .. import training as training_
-from ..arrays import NDArray, empty_like, take
+from ..arrays import NDArray, empty_like, output_dtype, take
 from ..averages import Running
-from ..backward import gradient_of
-from ..devices import Place, Shadow, probe, upload
+from ..devices import Shadow, libraries, probe
 from ..devices.driver import LEGACY
 from ..lanes import Parameters
-from ..layout import Layout, canonical
+from ..layout import Layout
 from ..options import Options
 from ..picks import picked
-from ..statistics import Moments
+from .again import Kind
+from .back import Step, WayBack, device_state, in_order, place_of
 from .home import Home, Vector
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What the way back needs of a training call on the device."""
-
-    stats: Shadow
-    gamma: Vector | None
-    beta: Vector | None
-    overwritten: bool
-    arrays: dict[str, Any]
-
-
-class OnDevice:
+class OnDevice(WayBack):
     """What a BatchNorm does otherwise when its state lives on a device; mixed into the class that was moved."""
 
     _options: Options
@@ -63,7 +51,8 @@ class OnDevice:
 
     @_gamma.setter
     def _gamma(self, value: NDArray | Vector | None) -> None:
-        self._home.gamma, self._home.scale = _vector(value), None
+        self._home.gamma = _vector(value)
+        self._home.changed()
 
     @property
     def _beta(self) -> NDArray | None:
@@ -72,6 +61,7 @@ class OnDevice:
     @_beta.setter
     def _beta(self, value: NDArray | Vector | None) -> None:
         self._home.beta = _vector(value)
+        self._home.changed()
 
     def _parameter(self, value: Any, name: str) -> Any:
         """A parameter that is given on the device stays there."""
@@ -79,9 +69,10 @@ class OnDevice:
             array, _ = take(value, name)
             fits = array.shape == self._options.channels and checks.is_float(array.dtype)
             if fits and isinstance(array, Shadow) and array.place.device == self._home.device:
-                double = empty_like(array, np.dtype(np.float64))
+                double = devices.empty(array.shape, np.float64, self._home.place)
                 verbs.put(backends.select(None, array), double, array)
-                return Vector(device=double)  # type: ignore[arg-type]
+                with self._lock, self._home.turn(LEGACY):  # which waits for the copy
+                    return Vector(device=double)
         return super()._parameter(value, name)  # type: ignore[misc]
 
     # What it does ----------------------------------------------------------------------------------
@@ -97,46 +88,36 @@ class OnDevice:
         out: Any = None,
     ) -> Any:
         """As `BatchNorm.__call__`."""
+        plain = where is weights is None
+        if plain and self._home.plans and isinstance(training, bool):
+            done = self._again(training, x, residual, out)
+            if done is not None:
+                return done
         given = {"where": where, "weights": weights, "residual": residual}
         array, back = checks.data(x)
         trains = checks.flag(training, "training")
         if not isinstance(array, Shadow) or not self._can(trains, where is weights is None):
             return super().__call__(x, trains, out=out, **given)  # type: ignore[misc]
+        backends.select(self._options.backend, array)
         axes = self._options.axes_of(array)
         self._must_be_here(array)
-        backends.select(self._options.backend, array)
         pick = picked(array, axes, where, weights, self._options.nan_policy)
         other = verbs.residual_of(residual, array)
         y, result = verbs.destination(out, array, back, others={"residual": other, **pick.views})
         layout = verbs.layout_of(array, y, axes, other, pick)
-        if not (array.size and _device_state().is_direct(layout)):
+        if not (array.size and device_state().is_direct(layout)):
             return super().__call__(x, trains, out=out, **given)  # type: ignore[misc]
         act = activations.kernel_form(self._options.activation)
+        kind = self._kind(trains, x, residual, out, y) if plain else None
+        note = kind, (array, y) if other is None else (array, y, other)
         if not trains:
-            self._infer(layout.unpicked(), act)
+            self._infer(layout.unpicked(), act, note)
             return result()
-        stats = self._train(layout, pick.omit, act)
+        stats = self._train(layout, pick.omit, act, note)
         same = checks.same_memory(array, y)
         gamma, beta = self._home.gamma, self._home.beta
         self._step = Step(stats, gamma, beta, same, training_.remembered(x=x, **given))
         return result()
-
-    def backward(self, dy: Any, x: Any = None, **how: Any) -> tuple[Any, ...]:
-        """As `BatchNorm.backward`; after a training call on the device, dgamma and dbeta are arrays there."""
-        step = self._step
-        if not checks.flag(how.get("training", True), "training") or not isinstance(step, Step):
-            return super().backward(dy, x, **how)  # type: ignore[misc, no-any-return]
-        general = training_.Step([], 1.0, 0.0, None, None, step.overwritten, step.arrays)
-        given = {name: general.array(name, how.get(name)) for name in ("where", "weights", "residual")}
-        x = general.array("x", x)
-        found = self._way_back(step, dy, x, how.get("out"), **given)
-        if found is not None:
-            return found
-        self._step = self._on_host(step)
-        try:
-            return super().backward(dy, x, **how | given)  # type: ignore[misc, no-any-return]
-        finally:
-            self._step = step
 
     def to(self, device: str) -> Any:
         """As `BatchNorm.to`."""
@@ -148,7 +129,7 @@ class OnDevice:
 
     def on_host(self) -> Any:
         """An independent BatchNorm of the same options and state, on the host."""
-        host: Any = object.__new__(type(self).__mro__[2])
+        host: Any = object.__new__(type(self).__bases__[1])
         kept = {k: v for k, v in self.__dict__.items() if k not in ("_home", "_lock", "_step", "_parameters")}
         host.__setstate__(kept | {"_running": self._running, "_gamma": self._gamma, "_beta": self._beta})
         return host
@@ -181,9 +162,8 @@ class OnDevice:
         if not trains:
             return True
         without_nan = o.nan_policy == "omit" and replace(o, nan_policy="propagate").plain
-        scheduled = callable(o.momentum) or isinstance(o.momentum, tuple)
         # A schedule needs the number of batches learned from, which only the device knows where it may skip some.
-        counted = not scheduled or (o.plain and everything and o.nonfinite == "propagate")
+        counted = not self._scheduled or (o.plain and everything and o.nonfinite == "propagate")
         return (o.plain or without_nan) and self._adjustment is None and counted
 
     def _must_be_here(self, x: Shadow) -> None:
@@ -193,67 +173,71 @@ class OnDevice:
                 f"example with bn.to('{x.place!r}')"
             )
 
-    def _infer(self, layout: Layout, act: Any) -> None:
-        home, o, verbs_ = self._home, self._options, _device_state()
-        place = _place(layout)
-        with self._lock, _in_order(layout), home.used_on(place.stream):
-            gamma, beta = (None if p is None else p.on_device(home.place) for p in (home.gamma, home.beta))
-            channels = layout.channels
-            if home.scale is None:
-                center = o.constant == "center"
-                home.scale = verbs_.fold(home.running, channels, gamma, o.eps, center, place)
-            verbs_.transform(layout, home.running[channels : 2 * channels], home.scale, beta, act, place)
+    @property
+    def _scheduled(self) -> bool:
+        momentum = self._options.momentum
+        return callable(momentum) or isinstance(momentum, tuple)
 
-    def _train(self, layout: Layout, omit: bool, act: Any) -> Shadow:
-        home, o, verbs_ = self._home, self._options, _device_state()
-        place = _place(layout)
+    def _kind(self, trains: bool, x: Any, residual: Any, out: Any, y: Any) -> Kind | None:
+        """The kind of a call without picks; y: the new array where there is no `out`."""
+        if self._scheduled:
+            return None
+        made = libraries.glanced_new(y) if out is None else libraries.glanced(out)
+        others = () if residual is None else (libraries.glanced(residual),)
+        return Kind.of(trains, self._home.device, libraries.glanced(x), made, *others)
+
+    def _again(self, trains: bool, x: Any, residual: Any, out: Any) -> Any:
+        """The result of a call that is as one before; None where it is not."""
+        home, o, y = self._home, self._options, None
+        if not self._can(trains, True) or (o.backend or backends.current()) == "cpu":
+            return None
+        if out is None:
+            array, _ = checks.data(x)
+            if not isinstance(array, Shadow):
+                return None
+            y = empty_like(array, output_dtype(array.dtype))
+        kind = self._kind(trains, x, residual, out, y)
+        if kind is None:
+            return None
+        with self._lock:
+            launch = home.plans.made(kind, o)
+            if launch is None or not (trains or home.folded):
+                return None
+            with home.turn(kind.stream):
+                launch(kind.pointers, kind.stream)
+            if trains:
+                home.learned()
+                given = training_.remembered(x=x, residual=residual)
+                self._step = Step(home.stats, home.gamma, home.beta, kind.pointers[0] == kind.pointers[1], given)
+        return devices.given_back(y) if out is None else out
+
+    def _infer(self, layout: Layout, act: Any, note: tuple[Kind | None, Any]) -> None:
+        home, o, verbs_ = self._home, self._options, device_state()
+        place = place_of(layout)
+        with self._lock:
+            gamma, beta = home.sent(home.gamma), home.sent(home.beta)
+            with in_order(layout), home.turn(place.stream):
+                channels = layout.channels
+                if not home.folded:
+                    center = o.constant == "center"
+                    verbs_.fold(home.running, channels, gamma, o.eps, center, home.scale, place)
+                    home.folded = True
+                with home.plans.noted(*note, o):
+                    verbs_.transform(layout, home.running[channels : 2 * channels], home.scale, beta, act, place)
+
+    def _train(self, layout: Layout, omit: bool, act: Any, note: tuple[Kind | None, Any]) -> Shadow:
+        home, o, verbs_ = self._home, self._options, device_state()
+        place = place_of(layout)
         with self._lock:
             factor = o.factor(home.asked)
-            with _in_order(layout), home.used_on(place.stream):
-                gamma, beta = (None if p is None else p.on_device(home.place) for p in (home.gamma, home.beta))
-                if gamma is None:
-                    gamma = _ones(o.channels, home.device)
-                stats: Shadow = verbs_.train(layout, gamma, beta, o.eps, omit, act, place)
+            gamma, beta = home.sent(home.gamma or home.ones), home.sent(home.beta)
+            with in_order(layout), home.turn(place.stream), home.plans.noted(*note, o):
+                into = home.stats, home.scale
+                verbs_.train(layout, gamma, beta, o.eps, omit, act, home.own(place), into)
                 skip = o.nonfinite == "skip"
-                verbs_.learn(stats, home.running, home.batches, o.average, factor, o.ddof, skip, place)
+                verbs_.learn(home.stats, home.running, home.batches, o.average, factor, o.ddof, skip, place)
                 home.learned()
-        return stats
-
-    def _way_back(
-        self, step: Step, dy: Any, x: Any, out: Any, where: Any, weights: Any, residual: Any
-    ) -> tuple[Any, ...] | None:
-        o, home = self._options, self._home
-        array, back = checks.data(x)
-        axes = o.axes_of(array)
-        gradient = gradient_of(dy, array)
-        pick = picked(array, axes, where, weights, "omit" if o.nan_policy == "omit" else None)
-        other = verbs.residual_of(residual, array)
-        dx, result = verbs.destination(out, array, back, others={"dy": gradient, "residual": other, **pick.views})
-        arrays = {"x": array, "dy": gradient}
-        if other is not None and o.activation is not None:
-            arrays["residual"] = other
-        forward, dz = canonical(arrays, axes, pick.views), None
-        if "residual" in arrays:
-            dz = arrays["dz"] = empty_like(dx, dx.dtype)
-        if not checks.same_memory(dx, gradient):
-            arrays["dx"] = dx
-        layout, verbs_ = canonical(arrays, axes, pick.views), _device_state()
-        if not (isinstance(array, Shadow) and verbs_.is_direct(forward) and verbs_.is_direct(layout)):
-            return None
-        if other is not None and dz is None:
-            dz = verbs.converted(backends.select(None, gradient), gradient, dx.dtype)
-        place, act = _place(layout), activations.kernel_form(o.activation)
-        with self._lock, _in_order(layout), home.used_on(place.stream):
-            gamma, beta = (None if p is None else p.on_device(home.place) for p in (step.gamma, step.beta))
-            sums = verbs_.gradients(forward, layout, step.stats, gamma, beta, o.eps, pick.omit, act)
-        given = (devices.exported(s.reshape(o.channels), array) for s in sums)
-        return (result(), *given, *(() if dz is None else (back(dz),)))
-
-    def _on_host(self, step: Step) -> training_.Step:
-        """A step as the general way back takes it."""
-        count, mean, m2 = (row.reshape(self._options.channels) for row in devices.download(step.stats).reshape(3, -1))
-        gamma, beta = (None if p is None else p.on_host() for p in (step.gamma, step.beta))
-        return training_.Step([(None, Moments(count, mean, m2))], 1.0, 0.0, gamma, beta, step.overwritten, step.arrays)
+        return home.stats
 
 
 def moved(bn: Any, number: int) -> Any:
@@ -306,25 +290,3 @@ def refuse(number: int, o: Options) -> None:
 
 def _vector(value: NDArray | Vector | None) -> Vector | None:
     return value if value is None or isinstance(value, Vector) else Vector(value)
-
-
-@cache
-def _ones(channels: tuple[int, ...], device: int) -> Shadow:
-    return upload(np.ones(channels).reshape(-1), Place(device, LEGACY, "numbabn"))
-
-
-def _place(layout: Layout) -> Place:
-    place: Place = layout.arrays["x"].place  # type: ignore[attr-defined]
-    return place
-
-
-def _device_state() -> Any:
-    from ..backends import device_state
-
-    return device_state
-
-
-def _in_order(layout: Layout) -> Any:
-    from ..backends import device
-
-    return device.in_order(layout)

@@ -1,0 +1,84 @@
+"""Every call of the CUDA driver through the real cuda-bindings and numba-cuda, to a driver that only keeps books."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+COMPILER = shutil.which("cc")
+pytestmark = pytest.mark.skipif(
+    COMPILER is None or importlib.util.find_spec("cuda") is None, reason="needs cc and pip install 'numbabn[cuda]'"
+)
+STEPS = """
+import sys, threading
+import numpy as np
+from numba import cuda
+import numbabn
+from numbabn import devices
+from numbabn.devices import DeviceArray, Place
+from numbabn.devices.driver import LEGACY
+
+x = np.zeros((64, 3), np.float32)
+mine = DeviceArray(devices.upload(x, Place(0, LEGACY, "numbabn")))
+bn = numbabn.BatchNorm(3, gamma=1.0, beta=0.0).to("cuda")
+bn(mine, training=True, out=mine)
+print("again", file=sys.stderr)
+bn(mine, training=True, out=mine)
+print("done", file=sys.stderr)
+bn(mine, out=mine)
+dx, dgamma, dbeta = bn.backward(mine, mine)
+assert dgamma.shape == (3,) and dgamma.dtype == np.float64
+
+stream = cuda.stream()
+theirs = cuda.to_device(x, stream=stream)
+y, m = numbabn.batch_norm(theirs)
+assert isinstance(y, cuda.devicearray.DeviceNDArray) and y.shape == x.shape
+assert y.__cuda_array_interface__["stream"] == theirs.__cuda_array_interface__["stream"] == int(stream.handle)
+for _ in range(2):
+    y = bn(theirs, training=True)
+    assert isinstance(y, cuda.devicearray.DeviceNDArray)
+gradients = bn.backward(theirs, theirs)
+assert all(isinstance(g, cuda.devicearray.DeviceNDArray) for g in gradients)
+assert numbabn.batch_norm(x, backend="cuda")[0].shape == x.shape
+errors = []
+
+def elsewhere():
+    try:
+        numbabn.BatchNorm(3).to("cuda:1").running_mean
+        numbabn.moments(mine)
+    except Exception as error:
+        errors.append(error)
+
+thread = threading.Thread(target=elsewhere)
+thread.start()
+thread.join()
+assert not errors, errors
+"""
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("driver")
+    source = Path(__file__).with_name("driver_stand_in.c")
+    command = [str(COMPILER), "-O1", "-shared", "-fPIC", "-o", str(folder / "libcuda.so.1"), str(source), "-ldl"]
+    subprocess.run(command, check=True)
+    return folder
+
+
+def test_the_driver_takes_every_call(driver: Path) -> None:
+    path = os.pathsep.join([str(driver), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])])
+    environment = os.environ | {"LD_LIBRARY_PATH": path}
+    environment.pop("NUMBA_ENABLE_CUDASIM", None)
+    ran = subprocess.run([sys.executable, "-c", STEPS], env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert "without a context" not in ran.stderr
+    again = ran.stderr.split("again\n")[1].split("done\n")[0].splitlines()
+    # A step like the one before: parts, their join, the transform, the averages; nothing is allocated or waited for.
+    assert Counter(again) == {"driver: launch": 4, "driver: record": 1}
