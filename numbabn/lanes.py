@@ -8,6 +8,8 @@ to the last bit.
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -80,6 +82,16 @@ def moments_in_lane(engine: Backend, x: Any, axes: tuple[int, ...]) -> Moments |
     return Moments.trusted(prepared.count, mean.reshape(shape), m2.reshape(shape))
 
 
+def channel_values(p: Any, shape: tuple[int, ...], out: Any) -> NDArray | None:
+    """A plain parameter as the kernels take it, (channels,) float64; None where it has to be converted and checked."""
+    if type(p) is not np.ndarray or p.shape != shape:
+        return None
+    if p.dtype == np.float64:
+        apart = p.flags.num & PLAIN == PLAIN and (out is None or not np.may_share_memory(p, out))
+        return p.reshape(-1) if apart else None
+    return p.astype(np.float64).reshape(-1) if p.dtype == np.float32 else None
+
+
 def normalized_in_lane(
     engine: Backend, x: Any, out: Any, axes: tuple[int, ...], parameters: tuple[Any, Any, Any, Any], eps: float
 ) -> NDArray | None:
@@ -87,16 +99,13 @@ def normalized_in_lane(
     if type(x) is not np.ndarray or not (out is None or type(out) is np.ndarray):
         return None
     shape = tuple(x.shape[a] for a in axes)
+    flat = []
     for p in parameters:
-        if p is not None and not (
-            type(p) is np.ndarray
-            and p.shape == shape
-            and p.dtype == np.float64
-            and p.flags.num & PLAIN == PLAIN
-            and (out is None or not np.may_share_memory(p, out))
-        ):
+        values = None if p is None else channel_values(p, shape, out)
+        if values is None and p is not None:
             return None
-    mean, var, gamma, beta = (None if p is None else p.reshape(-1) for p in parameters)
+        flat.append(values)
+    mean, var, gamma, beta = flat
     found = lane(engine, x, out, axes)
     if found is None or mean is None or var is None:
         return None
@@ -106,6 +115,29 @@ def normalized_in_lane(
     prepared, y = found
     prepared.transform(x, y, mean, scale, beta)
     return y
+
+
+def trained_in_lane(
+    engine: Backend, x: Any, out: Any, axes: tuple[int, ...], gamma: Any, beta: Any, eps: float
+) -> tuple[NDArray, Moments] | None:
+    """A small array normalized by its own moments, and these; None where it has to be had the general way."""
+    found = lane(engine, x, out, axes)
+    if found is None:
+        return None
+    prepared, y = found
+    shape = prepared.channel_shape
+    scale = _ones(math.prod(shape)) if gamma is None else channel_values(gamma, shape, out)
+    shift = None if beta is None else channel_values(beta, shape, out)
+    if scale is None or (shift is None and beta is not None):
+        return None
+    mean, m2 = prepared.train(x, y, scale, shift, eps)
+    return y, Moments.trusted(prepared.count, mean.reshape(shape), m2.reshape(shape))
+
+
+@lru_cache(MOST)
+def _ones(channels: int) -> NDArray:
+    """Gamma where there is none: made once, and written by nobody."""
+    return np.ones(channels)
 
 
 def learned(

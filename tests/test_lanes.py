@@ -93,6 +93,30 @@ def test_normalize_in_the_lane() -> None:
         numbabn.normalize(x, 0.0, -1.0)
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("name", SHAPES)
+def test_parameters_of_either_dtype_give_the_same_bits(name: str, kind: Any) -> None:
+    x = drawn(SHAPES[name])
+    mean, var, gamma, beta = (drawn((6,), kind, seed=s) ** 2 for s in range(4))
+    how: dict[str, Any] = {"axis": 1, "backend": "cpu"}
+    lists = [p.tolist() for p in (mean, var, gamma, beta)]
+    expected = numbabn.normalize(x, *lists, **how)
+    y, m = numbabn.batch_norm(x, *lists[2:], **how)
+    engine = numbabn.backends.select()
+    assert lanes.normalized_in_lane(engine, x, None, (1,), (mean, var, gamma, beta), 1e-5) is not None
+    assert lanes.trained_in_lane(engine, x, None, (1,), gamma, beta, 1e-5) is not None
+    assert lanes.trained_in_lane(engine, x, None, (1,), gamma, lists[3], 1e-5) is None
+    for out in (None, np.full_like(x, np.nan)):
+        assert numbabn.normalize(x, mean, var, gamma, beta, out=out, **how).tobytes() == expected.tobytes()
+        z, again = numbabn.batch_norm(x, gamma, beta, out=out, **how)
+        assert (z.tobytes(), again) == (y.tobytes(), m)
+    one = numbabn.batch_norm(x, np.ones(6), np.zeros(6), **how)[0]
+    assert np.array_equal(numbabn.batch_norm(x, **how)[0], one)
+    for wrong in (gamma[:5], gamma.astype(complex), gamma.reshape(6, 1)):
+        with pytest.raises((ValueError, TypeError), match="`gamma`"):
+            numbabn.batch_norm(x, wrong, **how)
+
+
 def test_the_policies_hold_in_the_lane() -> None:
     x = drawn((32, 6))
     bn = made(momentum=0.5)

@@ -2,6 +2,7 @@
 
 import gc
 import math
+import random
 import statistics
 import time
 from dataclasses import dataclass
@@ -40,17 +41,17 @@ def timed(work):
 def race(works, rounds, seldom=None):
     """{name: Times} of works {name: callable}, each run once a round; seldom {name: k}: in every k-th round only.
 
-    The order turns from round to round, so that nobody always follows the same one. What a run returns is
-    given back to the system outside of its time.
+    The order is drawn anew for each round (the same in each race), so that nobody always follows the same one: whose
+    threads still spin, who has emptied the caches. What a run returns is given back to the system outside of its time.
     """
     seldom = seldom or {}
-    names, seconds = list(works), {name: [] for name in works}
+    order, seconds = random.Random(0), {name: [] for name in works}
     collects = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
         for r in range(rounds):
-            for name in names[r % len(names) :] + names[: r % len(names)]:
+            for name in order.sample(list(works), len(works)):
                 if r % seldom.get(name, 1):
                     continue
                 duration, result = timed(works[name])
