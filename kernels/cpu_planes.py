@@ -9,7 +9,7 @@ import numpy as np
 
 from .activation import activate
 from .half import beside, load, part_of, plus, store
-from .jit import helper, kernel, maybe, pasted, reduction
+from .jit import helper, inlined, kernel, maybe, pasted, reduction
 from .more import clear_extremes, fold_extremes, like, tally_extremes
 from .weights import deviation, reach, view_of_run, weigh, weighted
 from .welford import merge_tree, scale_of, take_in
@@ -183,7 +183,7 @@ def _affine_run(x, out, mean, scale, shift, residual, activation):
         store(out, i, activate(activation, beside((load(x, i) - mean) * scale + shift, residual, i)))
 
 
-@helper
+@inlined
 def _affine(x, out, p, q, n, mean, scale, shift, residual, activation):
     """`_affine_run` of n values of x from p to out from q; out None: in place."""
     run = x[p : p + n]
@@ -199,13 +199,18 @@ def transform(
     residual, residual_outer, residual_channel, activation,
 ):  # fmt: skip
     """Items lo..hi of outer x channels x inner_blocks; out: flat, or None for in place; shift: None for 0."""
-    for item in range(lo, hi):
-        plane, k = item // inner_blocks, item % inner_blocks
-        o, c = plane // channels, plane % channels
-        i0, i1 = inner * k // inner_blocks, inner * (k + 1) // inner_blocks
+    plane, k = lo // inner_blocks, lo % inner_blocks
+    o, c = plane // channels, plane % channels
+    for _ in range(lo, hi):
+        i0, i1 = (0, inner) if inner_blocks == 1 else (inner * k // inner_blocks, inner * (k + 1) // inner_blocks)
         p, q = o * x_outer + c * x_channel + i0, o * out_outer + c * out_channel + i0
         other = part_of(residual, o * residual_outer + c * residual_channel + i0, i1 - i0)
         _affine(x, out, p, q, i1 - i0, mean[c], scale[c], plus(0.0, shift, c), other, activation)
+        k += 1  # rather than divisions, which take as long as a short run
+        if k == inner_blocks:
+            k, c = 0, c + 1
+            if c == channels:
+                c, o = 0, o + 1
 
 
 @kernel
