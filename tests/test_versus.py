@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import itertools
 import json
 import os
 import subprocess
@@ -229,6 +230,17 @@ def test_the_limit_comes_first() -> None:
     code = "import limits, os; limits.confine(1); print(limits.cores(), os.environ['OMP_NUM_THREADS'])"
     run = subprocess.run([sys.executable, "-c", code], cwd=SUITE, capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["1", "1"]
+
+
+def test_nobody_of_a_race_follows_the_same_one_always() -> None:
+    race = from_the_suite("benchmarks.race").race
+    ran: list[str] = []
+    works = {name: lambda name=name: ran.append(name) for name in "abcd"}
+    times = race(works, 40, {"d": 4})
+    assert {name: len(times[name].seconds) for name in works} == {"a": 40, "b": 40, "c": 40, "d": 10}
+    for name in "abc":
+        before = {earlier for earlier, later in itertools.pairwise(ran) if later == name}
+        assert before >= {"a", "b", "c", "d"} - {name}
 
 
 def test_growth(tmp_path: Path) -> None:
