@@ -23,8 +23,11 @@ SHARES = {"check": 0.4, "measure": 0.8}  # of the time that is left; compute-san
 
 def main(arguments=None):
     options = parsed(arguments)
+    from gpu import toolkit
+
     from numbabn.devices import probe
 
+    toolkit.named()
     reason = probe.why_not()
     if reason is not None:
         print(f"gpu_report.py: nothing was checked or measured, as CUDA cannot run here: {reason}", file=sys.stderr)
@@ -46,7 +49,7 @@ def whole(options):
     if not options.measure:
         how = [*(["--tiny"] if options.tiny else []), *([] if options.seed is None else ["--seed", str(options.seed)])]
         seconds = clock.left(1 if only else SHARES["check"])
-        done("check", parts.checked(options.dtypes or check.DTYPES, how, seconds))
+        done("check", parts.checked(options.dtypes or check.DTYPES, check.FAMILIES, how, seconds))
         print("\n".join(verdicts(report["check"])), flush=True)
     if not options.check:
         seconds = clock.left(1 if only else SHARES["measure"]) - 20
@@ -75,7 +78,8 @@ def check_part(options):
     def so_far(found):
         parts.written(options.into, found)
 
-    found = check.everything(options.tiny, options.dtypes or check.DTYPES, options.seed, so_far=so_far)
+    dtypes = options.dtypes or check.DTYPES
+    found = check.everything(options.tiny, dtypes, options.seed, so_far=so_far, family=options.family)
     so_far(found)
     print("\n".join(verdicts({"all": found})))
     return int(bool(found["wrong"]))
@@ -108,6 +112,7 @@ def parsed(arguments):
     parser.add_argument("--runs", type=int, default=30, help="runs of which the median is taken")
     parser.add_argument("--json", help="write everything to this file")
     parser.add_argument("--part", choices=PARTS, default="whole", help="run this part alone, in this process")
+    parser.add_argument("--family", choices=("rows", "planes"), help="check the arrays of one family of kernels alone")
     parser.add_argument("--into", help="where a part writes what it finds")
     return parser.parse_args(arguments)
 

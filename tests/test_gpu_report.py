@@ -7,6 +7,8 @@ import importlib.util
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -123,6 +125,21 @@ def test_what_is_measured_is_there(report: ModuleType) -> None:
     assert report.machine()["versions"]["numbabn"] == numbabn.__version__
 
 
+def test_the_families_are_those_of_the_kernels(report: ModuleType) -> None:
+    from gpu import check
+
+    from numbabn.layout import canonical
+
+    both = [check.cases_of(False, family) for family in check.FAMILIES]
+    assert sorted([*both[0], *both[1]]) == sorted(check.SHAPES)
+    for cases, family in zip(both, check.FAMILIES, strict=True):
+        for name, (shape, axis, view) in cases.items():
+            x = view(np.empty(shape, np.float32))
+            axes = tuple(sorted(a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,))))
+            window = canonical({"x": x}, axes).window()
+            assert window is None or window.geometry.rows == (family == "rows"), name
+
+
 def test_one_verb_that_fails_stops_no_other(report: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     from gpu import check
 
@@ -148,7 +165,9 @@ import json, os, sys, time
 dtype, into = sys.argv[sys.argv.index("--dtypes") + 1], sys.argv[-1]
 if dtype == "crash":
     print("before it"), sys.stdout.flush(), os.abort()
-json.dump({"answers": 3, "wrong": []}, open(into, "w"))
+if dtype == "raises":
+    raise ImportError("no such package")
+json.dump({"answers": 0 if dtype == "nothing" else 3, "wrong": []}, open(into, "w"))
 if dtype == "slow":
     time.sleep(60)
 """
@@ -162,11 +181,73 @@ def test_a_part_that_crashes_or_hangs_leaves_the_others(
     script = tmp_path / "script.py"
     script.write_text(PARTS)
     monkeypatch.setattr(parts, "SCRIPT", script)
-    found = parts.checked(("crash", "slow", "fine"), ["--tiny"], 3)
-    assert found["fine"] == {"answers": 3, "wrong": []}
-    assert found["slow"] == {"answers": 3, "wrong": ["slow: not finished in 3 s"]}
-    (wrong,) = found["crash"]["wrong"]
-    assert wrong.startswith("crash: ended with exit code -6: before it")
+    found = parts.checked(("crash", "slow", "fine", "raises", "nothing"), ("rows",), ["--tiny"], 3)
+    assert found["fine rows"] == {"answers": 3, "wrong": []}
+    assert found["slow rows"] == {"answers": 3, "wrong": ["slow rows: not finished in 3 s"]}
+    (wrong,) = found["crash rows"]["wrong"]
+    assert wrong.startswith("crash rows: ended with exit code -6: before it")
+    (wrong,) = found["raises rows"]["wrong"]
+    assert wrong.startswith("raises rows: ended with exit code 1: ")
+    assert "no such package" in wrong
+    assert found["nothing rows"]["wrong"] == ["nothing rows: nothing was compared: "]
+
+
+HOLDS = """
+import fcntl, os, subprocess, sys, time
+if "--held" not in sys.argv:
+    subprocess.run([sys.executable, __file__, "--held", sys.argv[-1]])
+file = open(sys.argv[-1] + ".new", "w")
+fcntl.flock(file, fcntl.LOCK_EX)
+os.rename(sys.argv[-1] + ".new", sys.argv[-1] + ".held")
+time.sleep(60)
+"""
+
+
+def test_what_a_part_has_started_ends_with_it(
+    report: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from gpu import parts
+
+    script = tmp_path / "script.py"
+    script.write_text(HOLDS)
+    monkeypatch.setattr(parts, "SCRIPT", script)
+    with contextlib.ExitStack() as stack:
+        with parts.side_by_side() as running:
+            running["it"] = parts.Part("it", [])
+            held = Path(f"{running['it']._found}.held")
+            waited_for(held.exists)
+            file = stack.enter_context(held.open())
+            assert not free(file)
+        waited_for(lambda: free(file))  # what is killed lets go a moment later
+    assert not held.parent.exists()
+
+
+def waited_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def free(file: Any) -> bool:
+    """Whether no other process holds a file."""
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+SANITIZER = """#!/bin/sh
+echo "$@"
+[ "$2" = racecheck ] && exit "$4"
+[ "$2" = initcheck ] && exit 1
+[ "$2" = synccheck ] && exit 0
+while [ "$1" != {python} ]; do shift; done
+exec "$@"
+"""
 
 
 def test_compute_sanitizer_is_asked_and_believed(
@@ -176,9 +257,7 @@ def test_compute_sanitizer_is_asked_and_believed(
 
     script, program = tmp_path / "script.py", tmp_path / "compute-sanitizer"
     script.write_text(PARTS)
-    program.write_text(
-        '#!/bin/sh\necho "$@"\n[ "$2" = racecheck ] && exit "$4"\n[ "$2" = initcheck ] && exit 1\nexit 0\n'
-    )
+    program.write_text(SANITIZER.format(python=sys.executable))
     program.chmod(0o755)
     monkeypatch.setattr(parts, "SCRIPT", script)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
@@ -188,7 +267,7 @@ def test_compute_sanitizer_is_asked_and_believed(
         "memcheck": "clean",
         "racecheck": "errors",
         "initcheck": "did not run through (exit code 1)",
-        "synccheck": "clean",
+        "synccheck": "did not run through (exit code 0)",  # it has compared nothing
     }
     assert "--part check --tiny --dtypes float32" in found["racecheck"]["said"]
 
@@ -235,6 +314,29 @@ def test_what_fails_in_a_measurement_is_in_its_row(report: ModuleType, monkeypat
     assert rows["backward", "(N, 1024)"]["ms"] == {"numbabn": 2.0, "torch": 2.0, "torch.compile": 2.0}
     options.budget = -1
     assert "stopped" in measure.everything(options, lambda found: None)
+
+
+def test_a_toolkit_is_found_and_named(report: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from gpu import sanitize, toolkit
+
+    older, newer = tmp_path / "usr" / "cuda-12.9", tmp_path / "usr" / "cuda-13.0"
+    tool = newer / "compute-sanitizer" / "compute-sanitizer"
+    for folder in (older / "nvvm", newer / "nvvm", tool.parent):
+        folder.mkdir(parents=True)
+    tool.write_text("")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(toolkit, "ROOTS", (tmp_path / "usr",))
+    for name in toolkit.NAMES:
+        monkeypatch.delenv(name, raising=False)
+    assert toolkit.folders() == [newer, older]
+    assert sanitize.program() == str(tool)
+    toolkit.named()
+    assert os.environ["CUDA_HOME"] == str(newer)
+    monkeypatch.setenv("CUDA_HOME", str(older))
+    toolkit.named()
+    assert os.environ["CUDA_HOME"] == str(older)
+    assert toolkit.folders() == [older, newer]
 
 
 def test_a_wrong_timed_answer_is_seen(report: ModuleType) -> None:
