@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import os
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -337,6 +338,82 @@ def test_a_toolkit_is_found_and_named(report: ModuleType, monkeypatch: pytest.Mo
     toolkit.named()
     assert os.environ["CUDA_HOME"] == str(older)
     assert toolkit.folders() == [older, newer]
+
+
+def test_only_what_is_asked_for_is_done_each_in_its_time(report: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpu import parts, sanitize
+
+    given: dict[str, float] = {}
+
+    def part(name: str, found: Any) -> Any:
+        def run(*arguments: Any) -> Any:
+            given[name] = arguments[-1]
+            return dict(found)
+
+        return run
+
+    monkeypatch.setattr(
+        report, "machine", lambda: {"devices": ["a device"], "driver": "", "python": "", "versions": {}}
+    )
+    monkeypatch.setattr(parts, "checked", part("check", {"float32": {"answers": 1, "wrong": []}}))
+    monkeypatch.setattr(parts, "measured", part("measure", {"rows": []}))
+    monkeypatch.setattr(parts, "sanitized", part("sanitize", {"memcheck": {"verdict": "clean"}}))
+    monkeypatch.setattr(sanitize, "program", lambda: "a program")
+    for asked, shares in (
+        ([], {"check": 40, "measure": 60, "sanitize": 100}),  # nothing takes any time here: 0.8 of 100, less 20
+        (["--check"], {"check": 100}),
+        (["--sanitize"], {"sanitize": 100}),
+        (["--check", "--measure"], {"check": 40, "measure": 80}),
+    ):
+        given.clear()
+        assert report.whole(report.parsed([*asked, "--budget", "100"])) == 0
+        assert given == pytest.approx(shares, abs=2)
+
+
+def test_a_library_that_does_not_compute_here_is_left_out(
+    report: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from gpu import contests
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in contests.TRIALS:
+        (tmp_path / f"{name}.py").write_text("raise OSError('libcudart is not there')")
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    contests.libraries.cache_clear()
+    assert contests.libraries() == {}
+    assert "torch is there and does not compute here: OSError: libcudart is not there" in capsys.readouterr().out
+    (tmp_path / "cupy.py").write_text("__version__ = '1'\ndef zeros(n):\n    return n\n")
+    importlib.invalidate_caches()
+    contests.libraries.cache_clear()
+    assert contests.libraries() == {"cupy": "1"}
+    contests.libraries.cache_clear()
+    del sys.modules["cupy"]
+
+
+def test_the_host_never_waits_for_a_full_queue(report: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpu import timing
+
+    queued, most = 0, 0
+
+    def work() -> None:
+        nonlocal queued, most
+        queued += 8  # launches, more than any task makes
+        most = max(most, queued)
+
+    def synchronize(stream: int) -> tuple[Any]:
+        nonlocal queued
+        queued = 0
+        return ("done",)
+
+    driver = ModuleType("cuda.bindings.driver")
+    driver.CUresult = SimpleNamespace(CUDA_SUCCESS="done")  # type: ignore[attr-defined]
+    driver.cuStreamSynchronize = synchronize  # type: ignore[attr-defined]
+    package = ModuleType("cuda.bindings")
+    package.driver = driver  # type: ignore[attr-defined]
+    for name, module in {"cuda": ModuleType("cuda"), "cuda.bindings": package, "cuda.bindings.driver": driver}.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    assert timing.host_us(work) > 0
+    assert 0 < most < 1000
 
 
 def test_a_wrong_timed_answer_is_seen(report: ModuleType) -> None:

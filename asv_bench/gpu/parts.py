@@ -13,6 +13,7 @@ from pathlib import Path
 
 SCRIPT = Path(__file__).resolve().parent.parent / "gpu_report.py"
 TAIL = 1500  # characters of what a part said that are kept where it failed
+GRACE = 20  # seconds in which the part that measures may finish what it is at
 
 
 class Clock:
@@ -129,7 +130,7 @@ def measured(arguments, seconds):
     """What the part that measures has found until it ended, or had to."""
     with side_by_side() as running:
         part = running["measure"] = Part("measure", ["--part", "measure", "--budget", f"{seconds:.0f}", *arguments])
-        ran = part.finished(seconds + 20)
+        ran = part.finished(seconds + GRACE)
     found = ran["found"] or {"rows": []}
     if ran["ended"] != 0:
         how = "had to be ended" if ran["ended"] is None else f"ended with exit code {ran['ended']}"
