@@ -360,10 +360,10 @@ def test_only_what_is_asked_for_is_done_each_in_its_time(report: ModuleType, mon
     monkeypatch.setattr(parts, "sanitized", part("sanitize", {"memcheck": {"verdict": "clean"}}))
     monkeypatch.setattr(sanitize, "program", lambda: "a program")
     for asked, shares in (
-        ([], {"check": 40, "measure": 60, "sanitize": 100}),  # nothing takes any time here: 0.8 of 100, less 20
+        ([], {"check": 50, "measure": 60, "sanitize": 100}),  # nothing takes any time here: 0.8 of 100, less 20
         (["--check"], {"check": 100}),
         (["--sanitize"], {"sanitize": 100}),
-        (["--check", "--measure"], {"check": 40, "measure": 80}),
+        (["--check", "--measure"], {"check": 50, "measure": 80}),
     ):
         given.clear()
         assert report.whole(report.parsed([*asked, "--budget", "100"])) == 0
