@@ -61,6 +61,35 @@ def test_its_checks_pass_in_the_simulator() -> None:
     assert "answers, all agree with the CPU's (seed 7)." in ran.stdout
 
 
+LARGE = """
+import numpy as np
+from gpu import check, large, own
+values = [large.compared(family, np.random.default_rng(3), 1600, (4, 3)) for family in check.FAMILIES]
+repeated = own.repeated
+def spoiled(shape, few):
+    array = repeated(shape, few)
+    array._shadow.view(np.ndarray).reshape(-1)[-1] += 1  # the simulator's device is the host
+    return array
+own.repeated = spoiled
+for family in check.FAMILIES:
+    try:
+        large.compared(family, np.random.default_rng(3), 1600, (4, 3))
+    except AssertionError as error:
+        values.append(str(error).split(":")[0])
+large.BYTES = 1 << 30
+print(values, large.compared("rows", None, 1600))
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("numba_cuda") is None, reason="needs pip install 'numbabn[cuda]'")
+def test_what_is_known_of_a_large_array_is_compared() -> None:
+    environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1", "NUMBA_DISABLE_JIT": "1"}
+    code = SMALL.format(suite=str(SUITE), dtypes="").split("import gpu_report")[0] + LARGE
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip() == "[5, 5, '(552, 3) int8, mean', '(2, 3, 276) int8, mean'] 0"
+
+
 def test_a_wrong_answer_is_named(report: ModuleType) -> None:
     from gpu import check
 

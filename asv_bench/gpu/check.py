@@ -67,16 +67,26 @@ def everything(tiny=False, dtypes=DTYPES, seed=None, say=print, so_far=lambda fo
             values = rng.normal(3, 20, shape) if dtype == "int8" else rng.normal(3, 2, shape)
             case = Case(f"{name} {dtype}", view(values.astype(named(dtype))), axis)
             for verb in VERBS:
-                try:
-                    found["answers"] += verb(case, rng)
-                except Exception as error:
-                    wrong = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
-                    found["wrong"].append(f"{case.name}, {verb.__name__}: {wrong}"[:600])
-                    if len(found["wrong"]) >= ENOUGH:
-                        return found
+                _tried(found, f"{case.name}, {verb.__name__}", lambda verb=verb, case=case: verb(case, rng))
+                if len(found["wrong"]) >= ENOUGH:
+                    return found
             so_far(found)
         say(f"checked {name}: {found['answers']} answers so far, {len(found['wrong'])} verbs wrong", flush=True)
+    if not tiny and "int8" in dtypes:
+        from gpu import large
+
+        for each in FAMILIES if family is None else (family,):
+            _tried(found, f"large {each}", lambda each=each: large.compared(each, rng))
     return found
+
+
+def _tried(found, what, work):
+    """Add the answers that a work compares, or what is wrong with them."""
+    try:
+        found["answers"] += work()
+    except Exception as error:
+        wrong = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+        found["wrong"].append(f"{what}: {wrong}"[:600])
 
 
 def named(dtype):
