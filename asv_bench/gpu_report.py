@@ -18,13 +18,16 @@ import sys
 NO_GPU = 3
 GOALS = {"eval": 0.92, "train": 0.85}  # of the speed of a copy, for the bytes that the task needs
 HOST_GOAL = 30  # microseconds of the host for a training step
-SHARES = {"check": 0.4, "measure": 0.8}  # of the time that is left; compute-sanitizer has the rest
+SHARES = {"check": 0.5, "measure": 0.8, "sanitize": 1}  # of the time that is left, for what is done in this order
 
 
 def main(arguments=None):
     options = parsed(arguments)
+    from gpu import toolkit
+
     from numbabn.devices import probe
 
+    toolkit.named()
     reason = probe.why_not()
     if reason is not None:
         print(f"gpu_report.py: nothing was checked or measured, as CUDA cannot run here: {reason}", file=sys.stderr)
@@ -36,31 +39,33 @@ def whole(options):
     """All parts, one after the other; each is written down as soon as it has ended."""
     from gpu import check, parts, sanitize
 
-    clock, only = parts.Clock(options.budget), options.check or options.measure
+    clock = parts.Clock(options.budget)
+    wanted = [name for name in SHARES if getattr(options, name)] or list(SHARES)
     report = {"machine": machine(), "rows": []}
 
     def done(name, found):
         report[name] = found
         parts.written(options.json, report)
 
-    if not options.measure:
+    def seconds(name):
+        return clock.left(1 if name == wanted[-1] else SHARES[name])
+
+    if "check" in wanted:
         how = [*(["--tiny"] if options.tiny else []), *([] if options.seed is None else ["--seed", str(options.seed)])]
-        seconds = clock.left(1 if only else SHARES["check"])
-        done("check", parts.checked(options.dtypes or check.DTYPES, how, seconds))
+        done("check", parts.checked(options.dtypes or check.DTYPES, check.FAMILIES, how, seconds("check")))
         print("\n".join(verdicts(report["check"])), flush=True)
-    if not options.check:
-        seconds = clock.left(1 if only else SHARES["measure"]) - 20
-        found = parts.measured(passed_on(options), seconds)
+    if "measure" in wanted:
+        found = parts.measured(passed_on(options), seconds("measure") - parts.GRACE)
         report["rows"] = found.pop("rows")
         done("measure", found)
         print("\n".join(markdown(report)), flush=True)
-    if not only:
+    if "sanitize" in wanted:
         program = sanitize.program()
         if program is None:
             print("compute-sanitizer is not there: the kernels were not run under it.")
         else:
-            left = clock.left()
-            done("sanitizer", parts.sanitized(program, sanitize.TOOLS, sanitize.FOUND, sanitize.DTYPES, left))
+            given = sanitize.TOOLS, sanitize.FOUND, options.dtypes or sanitize.DTYPES
+            done("sanitizer", parts.sanitized(program, *given, seconds("sanitize")))
             for tool, ran in report["sanitizer"].items():
                 print(f"{tool}: {ran['verdict']}")
                 if ran["verdict"] != "clean":
@@ -75,7 +80,8 @@ def check_part(options):
     def so_far(found):
         parts.written(options.into, found)
 
-    found = check.everything(options.tiny, options.dtypes or check.DTYPES, options.seed, so_far=so_far)
+    dtypes = options.dtypes or check.DTYPES
+    found = check.everything(options.tiny, dtypes, options.seed, so_far=so_far, family=options.family)
     so_far(found)
     print("\n".join(verdicts({"all": found})))
     return int(bool(found["wrong"]))
@@ -99,6 +105,7 @@ def parsed(arguments):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="check only")
     parser.add_argument("--measure", action="store_true", help="measure only")
+    parser.add_argument("--sanitize", action="store_true", help="run compute-sanitizer only")
     parser.add_argument("--tiny", action="store_true", help="check a few small arrays")
     parser.add_argument("--budget", type=float, default=540, help="seconds that all may take (default 540)")
     parser.add_argument("--seed", type=int, help="of the random arrays of a check (default: another each time)")
@@ -108,6 +115,7 @@ def parsed(arguments):
     parser.add_argument("--runs", type=int, default=30, help="runs of which the median is taken")
     parser.add_argument("--json", help="write everything to this file")
     parser.add_argument("--part", choices=PARTS, default="whole", help="run this part alone, in this process")
+    parser.add_argument("--family", choices=("rows", "planes"), help="check the arrays of one family of kernels alone")
     parser.add_argument("--into", help="where a part writes what it finds")
     return parser.parse_args(arguments)
 

@@ -6,7 +6,7 @@ of `numbabn/averages.py` and `numbabn/arithmetic.py`.
 
 import math
 
-from numba import cuda, int64
+from numba import cuda
 
 from .cuda_jit import kernel
 from .jit import helper
@@ -36,15 +36,12 @@ def learn(stats, running, batches, channels, rule, between, momentum, ddof, skip
 
     One block: it has to know of all channels. skip: what is not finite is left out.
     """
-    used = cuda.shared.array(1, int64)
-    if cuda.threadIdx.x == 0:
-        used[0] = 0
-    cuda.syncthreads()
+    used = 0
     for c in range(cuda.threadIdx.x, channels, cuda.blockDim.x):
         n, batch_mean, m2 = stats[c], stats[channels + c], stats[2 * channels + c]
         if n <= 0.0 or (skip != 0 and not (abs(batch_mean) < INFINITY and abs(m2) < INFINITY)):
             continue
-        used[0] = 1
+        used = 1
         count, mean, var = running[c], running[channels + c], running[2 * channels + c]
         kept = 3 * channels + c
         if rule == CUMULATIVE:
@@ -67,9 +64,9 @@ def learn(stats, running, batches, channels, rule, between, momentum, ddof, skip
         running[c] = count + n
         running[channels + c] = (1.0 - f) * mean + f * batch_mean
         running[2 * channels + c] = new
-    cuda.syncthreads()
+    used = cuda.syncthreads_or(used)
     if cuda.threadIdx.x == 0:
-        batches[0] += used[0]
+        batches[0] += used
 
 
 @kernel

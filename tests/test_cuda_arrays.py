@@ -197,7 +197,9 @@ def test_a_glance_tells_what_a_shadow_would(monkeypatch: pytest.MonkeyPatch) -> 
         x = libraries.seen(given)
         assert (pointer, on) == (x.ctypes.data, x.place.stream)
         assert look != libraries.glanced(torch.zeros(4, 2))[3]
-    for other in (torch.zeros(3, requires_grad=True), torch.eye(3).to_sparse(), WithDlpack(X), X, 1.0):
+    negated = torch.zeros(3, dtype=torch.complex64).conj().imag  # memory that means its opposite
+    assert negated.is_neg()
+    for other in (torch.zeros(3, requires_grad=True), torch.eye(3).to_sparse(), negated, WithDlpack(X), X, 1.0):
         assert libraries.glanced(other) is None
     assert libraries.glanced(WithInterface(X, mask=WithInterface(X > 0))) is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -72,13 +73,33 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_driver_takes_every_call(driver: Path) -> None:
+def run(driver: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(driver), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])])
     environment = os.environ | {"LD_LIBRARY_PATH": path}
     environment.pop("NUMBA_ENABLE_CUDASIM", None)
-    ran = subprocess.run([sys.executable, "-c", STEPS], env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_driver_takes_every_call(driver: Path) -> None:
+    ran = run(driver, "-c", STEPS)
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert "without a context" not in ran.stderr
     again = ran.stderr.split("again\n")[1].split("done\n")[0].splitlines()
     # A step like the one before: parts, their join, the transform, the averages; nothing is allocated or waited for.
     assert Counter(again) == {"driver: launch": 4, "driver: record": 1}
+
+
+def test_the_report_measures_to_the_end(driver: Path, tmp_path: Path) -> None:
+    into = tmp_path / "gpu.json"
+    script = str(Path(__file__).parent.parent / "asv_bench" / "gpu_report.py")
+    how = ("--measure", "--shapes", "small", "--dtypes", "float32", "--runs", "2", "--json", str(into))
+    ran = run(driver, script, *how)
+    assert ran.returncode == 1, ran.stderr[-3000:]  # the kernels of the stand-in do nothing, which is seen
+    report = json.loads(into.read_text())
+    assert not {"failed", "problems", "stopped"} & set(report["measure"]), report["measure"]
+    assert set(report["measure"]["host_us"]) == {"eval", "train", "backward"}
+    for row in report["rows"]:
+        assert "failed" not in row
+        assert row["ms"]["numbabn"] == row["copy_ms"] == 1  # what the stand-in says of all events
+        assert row["wrong"] == "256 of 256 values of channel 0 are wrong"
+    assert [row["of_copy"] for row in report["rows"]] == [1, 1.5, 2.5]

@@ -25,6 +25,7 @@ class Bindings(ModuleType):
             CU_MEMPOOL_ATTR_RELEASE_THRESHOLD="threshold",
             CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES="reads",
         )
+        self.CUevent_flags = SimpleNamespace(CU_EVENT_DISABLE_TIMING=2)
         self.CUmemPool_attribute = self.CUdevice_attribute = names
         self.cuuint64_t = int
 
@@ -84,3 +85,23 @@ def test_a_context_that_was_not_current_is_left_again(bindings: Bindings) -> Non
         bindings.answers["cuCtxGetCurrent"] = (OK, current)
         assert cuda.enter() is pushes
     assert bindings.made("cuCtxPushCurrent") == [[40], [40]]
+
+
+def test_garbage_goes_in_any_order_and_behind_all_that_used_it(bindings: Bindings) -> None:
+    bindings.answers |= {"cuEventCreate": (OK, 77), "cuMemAllocAsync": (OK, 256)}
+    for mark_first in (False, True):
+        driver._of_device.cache_clear()
+        mark = driver.Mark(0)
+        buffer = driver.Buffer(8, 0, 5, mark)
+        bindings.calls.clear()
+        for gone in (mark, buffer) if mark_first else (buffer, mark):
+            gone.__del__()  # as the garbage collector does within a cycle, before it takes them apart
+        names = ("cuStreamWaitEvent", "cuMemFreeAsync", "cuEventDestroy")
+        made = [(name, *args[:2]) for name, *args in bindings.calls if name in names]
+        waits, frees, destroyed = ("cuStreamWaitEvent", 1, 77), ("cuMemFreeAsync", 256, 1), ("cuEventDestroy", 77)
+        first = [waits, destroyed, frees] if mark_first else [waits, frees, waits, destroyed]
+        assert made == first
+        bindings.answers["cuCtxGetCurrent"] = (BROKEN,)  # they go again when the test is over: to no driver
+        del mark, buffer, gone
+        bindings.answers["cuCtxGetCurrent"] = (OK, 0)
+    driver._of_device.cache_clear()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,35 @@ def test_its_checks_pass_in_the_simulator() -> None:
     ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert "answers, all agree with the CPU's (seed 7)." in ran.stdout
+
+
+LARGE = """
+import numpy as np
+from gpu import check, large, own
+values = [large.compared(family, np.random.default_rng(3), 1600, (4, 3)) for family in check.FAMILIES]
+repeated = own.repeated
+def spoiled(shape, few):
+    array = repeated(shape, few)
+    array._shadow.view(np.ndarray).reshape(-1)[-1] += 1  # the simulator's device is the host
+    return array
+own.repeated = spoiled
+for family in check.FAMILIES:
+    try:
+        large.compared(family, np.random.default_rng(3), 1600, (4, 3))
+    except AssertionError as error:
+        values.append(str(error).split(":")[0])
+large.BYTES = 1 << 30
+print(values, large.compared("rows", None, 1600))
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("numba_cuda") is None, reason="needs pip install 'numbabn[cuda]'")
+def test_what_is_known_of_a_large_array_is_compared() -> None:
+    environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1", "NUMBA_DISABLE_JIT": "1"}
+    code = SMALL.format(suite=str(SUITE), dtypes="").split("import gpu_report")[0] + LARGE
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip() == "[5, 5, '(552, 3) int8, mean', '(2, 3, 276) int8, mean'] 0"
 
 
 def test_a_wrong_answer_is_named(report: ModuleType) -> None:
@@ -123,6 +153,21 @@ def test_what_is_measured_is_there(report: ModuleType) -> None:
     assert report.machine()["versions"]["numbabn"] == numbabn.__version__
 
 
+def test_the_families_are_those_of_the_kernels(report: ModuleType) -> None:
+    from gpu import check
+
+    from numbabn.layout import canonical
+
+    both = [check.cases_of(False, family) for family in check.FAMILIES]
+    assert sorted([*both[0], *both[1]]) == sorted(check.SHAPES)
+    for cases, family in zip(both, check.FAMILIES, strict=True):
+        for name, (shape, axis, view) in cases.items():
+            x = view(np.empty(shape, np.float32))
+            axes = tuple(sorted(a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,))))
+            window = canonical({"x": x}, axes).window()
+            assert window is None or window.geometry.rows == (family == "rows"), name
+
+
 def test_one_verb_that_fails_stops_no_other(report: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     from gpu import check
 
@@ -141,56 +186,6 @@ def test_one_verb_that_fails_stops_no_other(report: ModuleType, monkeypatch: pyt
     ]
     monkeypatch.setattr(check, "ENOUGH", 1)
     assert len(check.everything(tiny=True, seed=1)["wrong"]) == 1
-
-
-PARTS = """
-import json, os, sys, time
-dtype, into = sys.argv[sys.argv.index("--dtypes") + 1], sys.argv[-1]
-if dtype == "crash":
-    print("before it"), sys.stdout.flush(), os.abort()
-json.dump({"answers": 3, "wrong": []}, open(into, "w"))
-if dtype == "slow":
-    time.sleep(60)
-"""
-
-
-def test_a_part_that_crashes_or_hangs_leaves_the_others(
-    report: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from gpu import parts
-
-    script = tmp_path / "script.py"
-    script.write_text(PARTS)
-    monkeypatch.setattr(parts, "SCRIPT", script)
-    found = parts.checked(("crash", "slow", "fine"), ["--tiny"], 3)
-    assert found["fine"] == {"answers": 3, "wrong": []}
-    assert found["slow"] == {"answers": 3, "wrong": ["slow: not finished in 3 s"]}
-    (wrong,) = found["crash"]["wrong"]
-    assert wrong.startswith("crash: ended with exit code -6: before it")
-
-
-def test_compute_sanitizer_is_asked_and_believed(
-    report: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from gpu import parts, sanitize
-
-    script, program = tmp_path / "script.py", tmp_path / "compute-sanitizer"
-    script.write_text(PARTS)
-    program.write_text(
-        '#!/bin/sh\necho "$@"\n[ "$2" = racecheck ] && exit "$4"\n[ "$2" = initcheck ] && exit 1\nexit 0\n'
-    )
-    program.chmod(0o755)
-    monkeypatch.setattr(parts, "SCRIPT", script)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert sanitize.program() == str(program)
-    found = parts.sanitized(sanitize.program(), sanitize.TOOLS, sanitize.FOUND, ("float32",), 30)
-    assert {tool: one["verdict"] for tool, one in found.items()} == {
-        "memcheck": "clean",
-        "racecheck": "errors",
-        "initcheck": "did not run through (exit code 1)",
-        "synccheck": "clean",
-    }
-    assert "--part check --tiny --dtypes float32" in found["racecheck"]["said"]
 
 
 def test_what_fails_in_a_measurement_is_in_its_row(report: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,6 +230,97 @@ def test_what_fails_in_a_measurement_is_in_its_row(report: ModuleType, monkeypat
     assert rows["backward", "(N, 1024)"]["ms"] == {"numbabn": 2.0, "torch": 2.0, "torch.compile": 2.0}
     options.budget = -1
     assert "stopped" in measure.everything(options, lambda found: None)
+
+
+def test_only_what_is_asked_for_is_done_each_in_its_time(report: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpu import parts, sanitize
+
+    given: dict[str, float] = {}
+
+    def part(name: str, found: Any) -> Any:
+        def run(*arguments: Any) -> Any:
+            given[name] = arguments[-1]
+            return dict(found)
+
+        return run
+
+    monkeypatch.setattr(
+        report, "machine", lambda: {"devices": ["a device"], "driver": "", "python": "", "versions": {}}
+    )
+    monkeypatch.setattr(parts, "checked", part("check", {"float32": {"answers": 1, "wrong": []}}))
+    monkeypatch.setattr(parts, "measured", part("measure", {"rows": []}))
+    monkeypatch.setattr(parts, "sanitized", part("sanitize", {"memcheck": {"verdict": "clean"}}))
+    monkeypatch.setattr(sanitize, "program", lambda: "a program")
+    for asked, shares in (
+        ([], {"check": 50, "measure": 60, "sanitize": 100}),  # nothing takes any time here: 0.8 of 100, less 20
+        (["--check"], {"check": 100}),
+        (["--sanitize"], {"sanitize": 100}),
+        (["--check", "--measure"], {"check": 50, "measure": 80}),
+    ):
+        given.clear()
+        assert report.whole(report.parsed([*asked, "--budget", "100"])) == 0
+        assert given == pytest.approx(shares, abs=2)
+
+
+def test_a_library_that_does_not_compute_here_is_left_out(
+    report: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from gpu import contests
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in contests.TRIALS:
+        (tmp_path / f"{name}.py").write_text("raise OSError('libcudart is not there')")
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    contests.libraries.cache_clear()
+    assert contests.libraries() == {}
+    assert "torch is there and does not compute here: OSError: libcudart is not there" in capsys.readouterr().out
+    (tmp_path / "cupy.py").write_text("__version__ = '1'\ndef zeros(n):\n    return n\n")
+    importlib.invalidate_caches()
+    contests.libraries.cache_clear()
+    assert contests.libraries() == {"cupy": "1"}
+    contests.libraries.cache_clear()
+    del sys.modules["cupy"]
+
+
+def test_memory_is_given_back_by_every_library(report: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpu import contests, measure
+
+    freed: list[str] = []
+    pool = SimpleNamespace(free_all_blocks=lambda: freed.append("cupy"))
+    torch = SimpleNamespace(cuda=SimpleNamespace(empty_cache=lambda: freed.append("torch")))
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(get_default_memory_pool=lambda: pool))
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    for there in ({}, {"cupy": "1"}, {"torch": "1", "cupy": "1"}):
+        freed.clear()
+        monkeypatch.setattr(contests, "libraries", lambda there=there: there)
+        measure._forget()
+        assert sorted(freed) == sorted(there)
+
+
+def test_the_host_never_waits_for_a_full_queue(report: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpu import timing
+
+    queued, most = 0, 0
+
+    def work() -> None:
+        nonlocal queued, most
+        queued += 8  # launches, more than any task makes
+        most = max(most, queued)
+
+    def synchronize(stream: int) -> tuple[Any]:
+        nonlocal queued
+        queued = 0
+        return ("done",)
+
+    driver = ModuleType("cuda.bindings.driver")
+    driver.CUresult = SimpleNamespace(CUDA_SUCCESS="done")  # type: ignore[attr-defined]
+    driver.cuStreamSynchronize = synchronize  # type: ignore[attr-defined]
+    package = ModuleType("cuda.bindings")
+    package.driver = driver  # type: ignore[attr-defined]
+    for name, module in {"cuda": ModuleType("cuda"), "cuda.bindings": package, "cuda.bindings.driver": driver}.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    assert timing.host_us(work) > 0
+    assert 0 < most < 1000
 
 
 def test_a_wrong_timed_answer_is_seen(report: ModuleType) -> None:

@@ -31,6 +31,8 @@ TINY = {
     "planes": ((2, 2, 300), 1, lambda a: a),
     "columns": ((7, 6), -1, lambda a: a[:, 1:4]),
 }
+PLANES = ("planes", "planes-one", "none kept", "fortran")  # those that the planes family takes, of the others rows
+FAMILIES = ("rows", "planes")  # of kernels: a process for each compiles half as much
 ENOUGH = 20  # wrong verbs, after which no more are looked for: a device that has failed fails at everything
 DTYPES = ("float32", "float64", "float16", "bfloat16", "int8", "bool")
 
@@ -50,25 +52,41 @@ class Case:
         return tuple(self.x.shape[a] for a in axes)
 
 
-def everything(tiny=False, dtypes=DTYPES, seed=None, say=print, so_far=lambda found: None):
+def cases_of(tiny, family):
+    """The cases of a loop family; all for None."""
+    cases = TINY if tiny else SHAPES
+    return {name: case for name, case in cases.items() if family in (None, "planes" if name in PLANES else "rows")}
+
+
+def everything(tiny=False, dtypes=DTYPES, seed=None, say=print, so_far=lambda found: None, family=None):
     """Check all: {"answers": how many were compared, "wrong": in words, "seed"}; one failure stops no other."""
     seed = int(np.random.SeedSequence().entropy % (1 << 32)) if seed is None else seed
     rng, found = np.random.default_rng(seed), {"answers": 0, "wrong": [], "seed": seed}
-    for name, (shape, axis, view) in (TINY if tiny else SHAPES).items():
+    for name, (shape, axis, view) in cases_of(tiny, family).items():
         for dtype in dtypes:
             values = rng.normal(3, 20, shape) if dtype == "int8" else rng.normal(3, 2, shape)
             case = Case(f"{name} {dtype}", view(values.astype(named(dtype))), axis)
             for verb in VERBS:
-                try:
-                    found["answers"] += verb(case, rng)
-                except Exception as error:
-                    wrong = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
-                    found["wrong"].append(f"{case.name}, {verb.__name__}: {wrong}"[:600])
-                    if len(found["wrong"]) >= ENOUGH:
-                        return found
+                _tried(found, f"{case.name}, {verb.__name__}", lambda verb=verb, case=case: verb(case, rng))
+                if len(found["wrong"]) >= ENOUGH:
+                    return found
             so_far(found)
         say(f"checked {name}: {found['answers']} answers so far, {len(found['wrong'])} verbs wrong", flush=True)
+    if not tiny and "int8" in dtypes:
+        from gpu import large
+
+        for each in FAMILIES if family is None else (family,):
+            _tried(found, f"large {each}", lambda each=each: large.compared(each, rng))
     return found
+
+
+def _tried(found, what, work):
+    """Add the answers that a work compares, or what is wrong with them."""
+    try:
+        found["answers"] += work()
+    except Exception as error:
+        wrong = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+        found["wrong"].append(f"{what}: {wrong}"[:600])
 
 
 def named(dtype):

@@ -1,5 +1,6 @@
 """The tasks that are timed, by numbabn, PyTorch, torch.compile and CuPy, on tensors of PyTorch, or arrays of CuPy."""
 
+import importlib
 import importlib.util
 import math
 from dataclasses import dataclass
@@ -47,23 +48,22 @@ class Problem:
         return math.prod(x.shape) * (x.element_size() if hasattr(x, "element_size") else x.dtype.itemsize)
 
 
+# What shows that a library computes on this device, and not only that it is there.
+TRIALS = {"torch": lambda torch: torch.zeros(1, device="cuda") + 1, "cupy": lambda cupy: cupy.zeros(1) + 1}
+
+
 @cache
 def libraries():
     """Which of PyTorch and CuPy can compute here, with their versions."""
     found = {}
-    if importlib.util.find_spec("torch"):
-        import torch
-
-        if torch.cuda.is_available():
-            found["torch"] = torch.__version__
-    if importlib.util.find_spec("cupy"):
-        try:
-            import cupy
-
-            cupy.zeros(1)
-            found["cupy"] = cupy.__version__
-        except Exception as error:  # of another CUDA version, or without a part of it
-            print(f"CuPy is there and does not work: {error}")
+    for name, trial in TRIALS.items():
+        if importlib.util.find_spec(name):
+            try:
+                library = importlib.import_module(name)
+                trial(library)
+                found[name] = str(library.__version__)
+            except Exception as error:  # for the CPU alone, of another CUDA version, or without a part of it
+                print(f"{name} is there and does not compute here: {type(error).__name__}: {error}")
     return found
 
 

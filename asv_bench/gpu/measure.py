@@ -103,3 +103,7 @@ def _forget():
         import torch
 
         torch.cuda.empty_cache()
+    if "cupy" in contests.libraries():
+        import cupy
+
+        cupy.get_default_memory_pool().free_all_blocks()

@@ -20,6 +20,13 @@ def arrays(shape, dtype):
     return _filled(shape, dtype, rng.normal(3, 2, _block(shape))), _poisoned(shape, dtype), _normal(shape, dtype, rng)
 
 
+def repeated(shape, values):
+    """An array of a shape that holds some values again and again."""
+    array = DeviceArray(devices.empty(shape, values.dtype, PLACE))
+    _fill(array, values.reshape(-1).view(np.uint8))
+    return array
+
+
 def address(a):
     """Where an array begins, on the device."""
     return a.data_ptr() if hasattr(a, "data_ptr") else a.__cuda_array_interface__["data"][0]
@@ -58,9 +65,7 @@ def _poisoned(shape, dtype):
 
 
 def _filled(shape, dtype, values):
-    array = DeviceArray(devices.empty(shape, named(dtype), PLACE))
-    _fill(array, values.astype(array.dtype).view(np.uint8))
-    return array
+    return repeated(shape, values.astype(named(dtype)))
 
 
 def _fill(array, some):

@@ -5,9 +5,13 @@ import os
 import shutil
 from pathlib import Path
 
-# Of each tool, what it does not do by itself: memory of the pool that one stream frees while another reads it.
+from gpu import toolkit
+
+# Of each tool, what it does otherwise than by itself. memcheck also looks for memory of the pool that one stream frees
+# while another reads it. It says nothing of calls of the driver that fail: cuda-bindings asks an older driver for
+# functions that it does not have, and numbabn looks at the answer of each of its own calls.
 TOOLS = {
-    "memcheck": ("--track-stream-ordered-races", "all"),
+    "memcheck": ("--track-stream-ordered-races", "all", "--report-api-errors", "no"),
     "racecheck": (),
     "initcheck": (),
     "synccheck": (),
@@ -21,9 +25,8 @@ def program():
     found = shutil.which("compute-sanitizer")
     if found:
         return found
-    toolkits = (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda")
     spec = importlib.util.find_spec("nvidia")
-    folders = [Path(t) for t in toolkits if t] + [Path(f) for f in (spec and spec.submodule_search_locations) or ()]
+    folders = [*toolkit.folders(), *map(Path, (spec and spec.submodule_search_locations) or ())]
     for folder in folders:
         for pattern in ("bin", "compute-sanitizer", "*/bin", "*/compute-sanitizer"):
             for at in folder.glob(f"{pattern}/compute-sanitizer"):

@@ -104,7 +104,9 @@ class Mark:
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception), on(self.device) as driver:
-            driver.free_event(self.event)
+            event, self.event = self.event, 0
+            driver.wait(LEGACY, event)  # in a cycle of garbage a buffer may go after its mark
+            driver.free_event(event)
 
     @contextlib.contextmanager
     def turn(self, stream: int) -> Iterator[Driver]:
@@ -134,7 +136,7 @@ class Buffer:
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception), on(self.device) as driver:  # at exit there may be no driver any more
-            if self.after is not None:
+            if self.after is not None and self.after.event:
                 driver.wait(LEGACY, self.after.event)
             driver.free(self.pointer, self.stream if self.after is None else LEGACY)
 

@@ -36,15 +36,15 @@ def glanced(value: Any) -> Glance | None:
     library = library_of(value)
     if library == "torch":
         torch = sys.modules["torch"]
-        if value.requires_grad or value.layout is not torch.strided or not value.is_cuda:
+        if value.requires_grad or value.layout is not torch.strided or not value.is_cuda or value.is_neg():
             return None
         stream = torch.cuda.current_stream(value.device).cuda_stream or LEGACY
         look: tuple[Any, ...] = (library, value.shape, value.stride(), value.dtype)
         return value.data_ptr(), value.device.index, stream, look
     if is_numba_s(value) and probe.simulated():
         return None
-    interface = getattr(value, "__cuda_array_interface__", None)
-    if interface is None or interface.get("mask") is not None or library in ("jax", "jaxlib"):
+    interface = None if library in ("jax", "jaxlib") else getattr(value, "__cuda_array_interface__", None)
+    if interface is None or interface.get("mask") is not None:
         return None
     pointer, readonly = interface["data"]
     strides = interface.get("strides")
