@@ -64,7 +64,7 @@ def test_a_row_says_who_took_part(done: tuple[str, dict[str, Any], Path]) -> Non
         if row["task"] == "backward":
             forms = {name for name, c in row["contenders"].items() if c["library"] == "PyTorch"}
             assert forms == {"PyTorch", "PyTorch, out=", "PyTorch, autograd"}
-        # PyTorch's operator that writes into a given array takes no array with gaps between its rows.
+        # PyTorch's operator that writes into a given array forgets the mean of x with gaps between its rows.
         assert set(row["left out"]) == (
             {"PyTorch, out="} if (row["task"], row["order"]) == ("train", "columns") else set()
         )

@@ -81,7 +81,8 @@ def _update(p):
 def _batch_norm(p, training):
     x, out = _second(p, p.x), _second(p, p.out)
     mean, var = (None, None) if training else _parameters(p)
-    saved = [torch.empty(p.channels, dtype=x.dtype) if training else torch.empty(0, dtype=mean.dtype) for _ in "mv"]
+    # NaN: of x with gaps between its rows the operator writes no mean, but normalizes by the one it finds here.
+    saved = [torch.full((p.channels,), np.nan, dtype=x.dtype) if training else mean.new_empty(0) for _ in "mv"]
     native = torch.ops.aten.native_batch_norm.out
 
     def public():
@@ -142,7 +143,7 @@ def _backward(p):
     x, dy, out = (_second(p, a) for a in (p.x, p.dy, p.out))
     mean, var = _parameters(p)
     inverse, weight = (var + EPS).rsqrt(), torch.ones_like(mean)
-    sums = [torch.empty_like(mean) for _ in range(2)]
+    sums = [torch.full_like(mean, np.nan) for _ in range(2)]
     rest = (weight, None, None, mean, inverse, True, EPS, [True] * 3)
     operator = torch.ops.aten.native_batch_norm_backward
 
