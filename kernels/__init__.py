@@ -6,6 +6,7 @@
 ``welford.py``        closing a tile of shifted sums; Chan's merge of (count, mean, M2)
 ``half.py``           loads and stores: float16 and bfloat16 beside the native types
 ``weights.py``        masks, weights, NaN to leave out: how much an element counts
+``ahead.py``          masks and weights of short rows, written out before they are used
 ``more.py``           third and fourth moments, extremes, non-finite values
 ``activation.py``     what may follow the normalization, and its slope
 ``cpu_rows.py``       channels contiguous: (N, C), NHWC, and NCHW with tiny images

@@ -15,6 +15,7 @@ from .more import clear_extremes, clear_higher, fold_extremes, like, tally_extre
 from .weights import (
     block_of,
     deviation,
+    fill,
     reach,
     rows_from,
     rows_that_count,
@@ -91,6 +92,7 @@ def _add_rows(x, stride, rows, pick, pivot, sums):
         r2, r3 = x[_place(order, i2) * stride :], x[_place(order, i3) * stride :]
         r4, r5 = x[_place(order, i4) * stride :], x[_place(order, i5) * stride :]
         r6, r7 = x[_place(order, i6) * stride :], x[_place(order, i7) * stride :]
+        fill(pick, i, step, 8)
         k0, k1, k2, k3 = (
             view_of_row(pick, i, 0),
             view_of_row(pick, i1, 1),
@@ -119,6 +121,7 @@ def _add_rows(x, stride, rows, pick, pivot, sums):
             s1[j] += ((e0 + e1) + (e2 + e3)) + ((e4 + e5) + (e6 + e7))
             s2[j] += ((e0 * d0 + e1 * d1) + (e2 * d2 + e3 * d3)) + ((e4 * d4 + e5 * d5) + (e6 * d6 + e7 * d7))
     for i in range(8 * step, rows):
+        fill(pick, i, 0, 1)
         _add_row(x[_place(order, i) * stride :], view_of_row(pick, i, 0), pivot, sums)
 
 
@@ -159,6 +162,7 @@ def _firsts(x, stride, rows, inner, pack, pick, count, out):
 @helper
 def _first(x, stride, rows, inner, pack, pick, c, channels):
     for i in range(rows):
+        fill(pick, i, 0, 1)
         view = view_of_row(pick, i, 0)
         for k in range(pack):
             at = (k * channels + c) * inner

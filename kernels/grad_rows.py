@@ -13,7 +13,7 @@ from .activation import slope
 from .cpu_rows import columns
 from .half import beside, load, part_from, part_of, plus, store
 from .jit import helper, inlined, kernel, maybe
-from .weights import block_of, missing, view_of_row, weigh
+from .weights import block_of, fill, missing, view_of_row, weigh
 
 
 @helper
@@ -75,6 +75,7 @@ def _block(dy, dy_stride, x, x_stride, rows, width, pick, mean, act, residual, s
     """Add `rows` rows of `width` columns to s1 and s2: (width,)."""
     quarter = rows // 4
     for i in range(quarter):
+        fill(pick, i, quarter, 4)
         _add_four_rows(
             dy[i * dy_stride :], x[i * x_stride :], quarter * x_stride, quarter * dy_stride,
             view_of_row(pick, i, 0), view_of_row(pick, i + quarter, 1),
@@ -84,6 +85,7 @@ def _block(dy, dy_stride, x, x_stride, rows, width, pick, mean, act, residual, s
         )  # fmt: skip
     for i in range(4 * quarter, rows):
         other = part_from(residual, i * step)
+        fill(pick, i, 0, 1)
         _add_row(dy[i * dy_stride :], x[i * x_stride :], view_of_row(pick, i, 0), mean, act, other, s1, s2)
 
 
@@ -156,6 +158,7 @@ def _rows(
     for i in range(half):
         p, q, r, h = i * dy_stride, i * x_stride, i * dx_stride, i + half
         p2, q2, r2 = h * dy_stride, h * x_stride, h * dx_stride
+        fill(pick, i, half, 2)
         _two_rows(
             dy[p : p + width], dy[p2 : p2 + width], x[q : q + width], x[q2 : q2 + width], dx[r : r + width],
             dx[r2 : r2 + width], view_of_row(pick, i, 0), view_of_row(pick, h, 1), mean, act, a, b, k,
@@ -163,6 +166,7 @@ def _rows(
     for i in range(2 * half, rows):
         p, q, r = i * dy_stride, i * x_stride, i * dx_stride
         other, z = part_of(residual, i * step, width), part_of(dz, i * dz_stride, width)
+        fill(pick, i, 0, 1)
         view = view_of_row(pick, i, 0)
         _row(dy[p : p + width], x[q : q + width], dx[r : r + width], z, view, mean, act, other, a, b, k)
 

@@ -10,6 +10,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
+from .ahead import AHEAD, FILLED, ahead, fill_slots, from_row
 from .half import load
 from .jit import helper, maybe
 
@@ -30,30 +31,6 @@ class Constant(NamedTuple):
     channel: int
 
 
-class Scattered(NamedTuple):
-    """Anything else, for rows: (o, c, i) at ``o * outer + c * channel + i * inner``."""
-
-    flat: Any
-    outer: int
-    channel: int
-    inner: int
-
-
-class Columns(NamedTuple):
-    """`Scattered`, with the place of each column worked out: column j of row r at ``r * row + at[j]``.
-
-    A row is gathered into one of the rows of `buffer`, (AT_ONCE, columns), before it is used; where row is 0, once.
-    """
-
-    flat: Any
-    row: int
-    at: Any
-    buffer: Any
-
-
-AT_ONCE = 8  # rows that a kernel looks at together
-
-
 # A block of rows ------------------------------------------------------------------------------------
 
 
@@ -65,45 +42,7 @@ def opened(form, first, c0, channels, pack, inner):
         return Dense(form.flat[first * form.outer + c0 * form.channel :], pack * form.outer, 0)
     if isinstance(form, Constant):
         return Constant(form.flat[first * form.outer :], pack * form.outer, 0)
-    flat = form.flat[first * form.outer + c0 * form.channel :]
-    return _columns(flat, pack * form.outer, _places(channels, pack, inner, form.outer, form.channel, form.inner))
-
-
-@helper
-def _places(channels, pack, inner, by_row, by_channel, by_inner):
-    """Where the columns of a wide row have their values; (pack * channels * inner,)."""
-    at = np.empty(pack * channels * inner, np.uint64)  # unsigned: no index from the end, which would cost a branch
-    j = 0
-    for k in range(pack):
-        for c in range(channels):
-            for i in range(inner):
-                at[j] = k * by_row + c * by_channel + i * by_inner
-                j += 1
-    return at
-
-
-@helper
-def _columns(flat, row, at):
-    buffer = np.empty((AT_ONCE, at.size))
-    if row == 0:
-        for k in range(AT_ONCE):
-            _gather(flat, at, buffer[k])
-    return Columns(flat, row, at, buffer)
-
-
-@helper
-def _gather(flat, at, out):
-    for j in range(at.size):
-        out[j] = load(flat, at[j])
-
-
-@helper
-def _gathered(form, r, slot):
-    """Row r of `Columns`, in one of the rows of its buffer."""
-    out = form.buffer[slot]
-    if form.row != 0:
-        _gather(form.flat[r * form.row :], form.at, out)
-    return out
+    return ahead(form, first, c0, channels, pack, inner)
 
 
 @overload(opened)
@@ -117,23 +56,19 @@ def _opened(form, first, c0, channels, pack, inner):
         return lambda form, first, c0, channels, pack, inner: Constant(
             form.flat[first * form.outer :], pack * form.outer, 0
         )
-    if kind is Scattered:
-        return lambda form, first, c0, channels, pack, inner: _columns(
-            form.flat[first * form.outer + c0 * form.channel :],
-            pack * form.outer,
-            _places(channels, pack, inner, form.outer, form.channel, form.inner),
-        )
+    if kind in AHEAD:
+        return lambda form, first, c0, channels, pack, inner: ahead(form, first, c0, channels, pack, inner)
     return lambda form, first, c0, channels, pack, inner: None
 
 
 def row_of(form, r, slot):
-    """What `at` takes, for row r of an opened form; slot: which of the rows that are looked at together."""
+    """What `at` takes, for row r of an opened form; slot: which of the rows that `fill` has written."""
     if form is None:
         return None
     if isinstance(form, Constant):
         return load(form.flat, r * form.outer)
-    if isinstance(form, Columns):
-        return _gathered(form, r, slot)
+    if isinstance(form, FILLED):
+        return form.buffer[slot]
     return form.flat[r * form.outer :]
 
 
@@ -142,8 +77,8 @@ def _row_of(form, r, slot):
     kind = getattr(form, "instance_class", None)
     if kind is Constant:
         return lambda form, r, slot: load(form.flat, r * form.outer)
-    if kind is Columns:
-        return lambda form, r, slot: _gathered(form, r, slot)
+    if kind in FILLED:
+        return lambda form, r, slot: form.buffer[slot]
     if kind is Dense:
         return lambda form, r, slot: form.flat[r * form.outer :]
     return lambda form, r, slot: None
@@ -161,8 +96,16 @@ def block_of(pick, first, c0, channels, pack, inner):
 
 
 @maybe
+def fill(pick, r, step, n):
+    """Make rows r, r + step, ... of an opened pick ready to be viewed as slots 0 to n - 1."""
+    where, weights, _ = pick
+    fill_slots(where, r, step, n)
+    fill_slots(weights, r, step, n)
+
+
+@maybe
 def view_of_row(pick, r, slot):
-    """An opened pick at row r, as `weigh` takes it."""
+    """An opened pick at row r, as `weigh` takes it; `fill` comes before."""
     where, weights, omit = pick
     return row_of(where, r, slot), row_of(weights, r, slot), omit
 
@@ -171,8 +114,8 @@ def later(form, t):
     """An opened form from row t on."""
     if form is None:
         return None
-    if isinstance(form, Columns):
-        return Columns(form.flat[t * form.row :], form.row, form.at, form.buffer)
+    if isinstance(form, FILLED):
+        return from_row(form, t)
     return type(form)(form.flat[t * form.outer :], form.outer, 0)
 
 
@@ -181,8 +124,8 @@ def _later(form, t):
     kind = getattr(form, "instance_class", None)
     if kind is Constant:
         return lambda form, t: Constant(form.flat[t * form.outer :], form.outer, 0)
-    if kind is Columns:
-        return lambda form, t: Columns(form.flat[t * form.row :], form.row, form.at, form.buffer)
+    if kind in FILLED:
+        return lambda form, t: from_row(form, t)
     if kind is Dense:
         return lambda form, t: Dense(form.flat[t * form.outer :], form.outer, 0)
     return lambda form, t: None

@@ -45,6 +45,21 @@ def check(case: Case, dtype: object, memory: str) -> None:
         assert x.tobytes() == y.tobytes()
 
 
+def check_picks(case: Case) -> None:
+    """Masks and weights for each value, for each position and for each channel."""
+    x = draw(case, np.float32)
+    kept = {d % x.ndim for d in case.kept}
+    for over in (range(x.ndim), [d for d in range(x.ndim) if d not in kept], kept):
+        shape = tuple(n if d in over else 1 for d, n in enumerate(x.shape))
+        where = (np.arange(np.prod(shape, dtype=int)) % 3 > 0).reshape(shape)
+        weights = np.broadcast_to(np.arange(1.0, 1.0 + shape[0]).reshape(-1, *(1,) * (x.ndim - 1)), shape)
+        for pick, one in (({"where": where}, where), ({"where": where, "weights": weights}, where * weights)):
+            m = numbabn.moments(x, axis=case.axis, **pick)
+            for got, expected in zip((m.count, m.mean, m.m2), reference.moments(x, case.kept, one), strict=True):
+                np.testing.assert_allclose(got, np.broadcast_to(expected, np.shape(got)), rtol=1e-9, atol=1e-12)
+            numbabn.batch_norm_backward(x, x, m, axis=case.axis, **pick)
+
+
 def main() -> None:
     assert numba.config.DISABLE_JIT, "set NUMBA_DISABLE_JIT=1"
     for room in (cuts, cpu, gradients):  # several items and parts, channels trained while cached, on few values
@@ -54,6 +69,7 @@ def main() -> None:
             small = np.dtype(dtype) == np.float32 and case.shape != (2, 9, 1_030)
             for memory in ("c", "fortran", "crop") if small else ("c",):
                 check(case, dtype, memory)
+        check_picks(case)
     special = np.array([[np.nan, np.inf, 1e300, 1.0], [1.0, 2.0, 3.0, 4.0]])
     with np.errstate(over="ignore", invalid="ignore"):  # compiled code never warns; NumPy's scalars do
         m = numbabn.moments(special)

@@ -68,6 +68,25 @@ def test_forms(case: Case, form: str, kind: str) -> None:
     assert runs[0].to_dict() == runs[1].to_dict()
 
 
+@pytest.mark.parametrize("dtype", ["bool", "int64", "float16", "float32"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 7, 8, 9, 15, 16, 33, 64])
+def test_one_value_for_each_row(channels: int, dtype: str) -> None:
+    """Rows of any width, several of which a kernel takes as one, and what is repeated along them lies in any way."""
+    case = Case("", (1_003, channels), -1)
+    x, dy = draw(case, np.float32), draw(case, np.float32, offset=-3)
+    several = np.random.default_rng(channels).integers(0, 4, 2 * len(x)).astype(dtype)
+    kind = "where" if dtype == "bool" else "weights"
+    for by_row in (several[: len(x)], several[: len(x)][::-1], several[::2], np.ones((), dtype)):
+        rows = np.broadcast_to(by_row, len(x)).reshape(-1, 1)
+        m = numbabn.moments(x, axis=-1, **{kind: by_row})
+        agree(m, reference.moments(x, case.kept, rows))
+        if kind == "where":
+            full = np.broadcast_to(rows, x.shape).copy()
+            got, same = (numbabn.batch_norm_backward(dy, x, m, axis=-1, where=where) for where in (by_row, full))
+            for one, other in zip(got, same, strict=True):
+                np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
+
+
 def test_one_axis_means_samples_first() -> None:
     x, weights = draw(Case("", (4, 3, 4), 1), np.float32), np.array([1.0, 2.0, 0.0, 3.0])
     agree(numbabn.moments(x, axis=1, weights=weights), reference.moments(x, (1,), weights[:, None, None]))

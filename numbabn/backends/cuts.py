@@ -100,9 +100,13 @@ def pick_of_rows(window: Window, pack: int, omit: bool) -> Any:
         beside = (single or spread.channel == g.inner) and (short or spread.inner == 1)
         if beside and (pack == 1 or spread.outer == g.channels * g.inner):
             return forms.Dense(spread.flat, spread.outer, spread.channel)
-        if pack == 1 and (single or spread.channel == 0) and (short or spread.inner == 0):
-            return forms.Constant(spread.flat, spread.outer, 0)
-        return forms.Scattered(spread.flat, spread.outer, spread.channel, spread.inner)
+        ahead = kernels("ahead")
+        if (single or spread.channel == 0) and (short or spread.inner == 0):
+            if pack == 1:
+                return forms.Constant(spread.flat, spread.outer, 0)
+            if spread.flat.dtype.names is None:
+                return ahead.ByRow(spread.flat, spread.outer)
+        return ahead.Scattered(spread.flat, spread.outer, spread.channel, spread.inner)
 
     return _pick(window, form, omit)
 
