@@ -24,6 +24,13 @@ class ByRow(NamedTuple):
     outer: int
 
 
+class ByRun(NamedTuple):
+    """A value for each place of a run, all channels alike, of a native type: (o, c, i) at ``o * outer + i``."""
+
+    flat: Any
+    outer: int
+
+
 class Scattered(NamedTuple):
     """Anything else: (o, c, i) at ``o * outer + c * channel + i * inner``."""
 
@@ -46,6 +53,18 @@ class Repeated(NamedTuple):
     buffer: Any
 
 
+class Tiled(NamedTuple):
+    """`ByRun`, opened, rows by themselves: row r has the `inner` values from ``r * row`` on, over and over.
+
+    The slots of `buffer`, (AT_ONCE, columns), hold rows.
+    """
+
+    flat: Any
+    row: int
+    inner: int
+    buffer: Any
+
+
 class Gathered(NamedTuple):
     """`Scattered`, opened: column j of packed row r has the value at ``r * row + at[j]``.
 
@@ -58,8 +77,8 @@ class Gathered(NamedTuple):
     buffer: Any
 
 
-AHEAD = (ByRow, Scattered)
-FILLED = (Repeated, Gathered)
+AHEAD = (ByRow, ByRun, Scattered)
+FILLED = (Repeated, Tiled, Gathered)
 
 
 def _kind(form):
@@ -69,21 +88,33 @@ def _kind(form):
 
 def ahead(form, first, c0, channels, pack, inner):
     """A form as rows of pack x channels x inner columns that begin with row `first`, channel c0."""
-    return (_repeated if isinstance(form, ByRow) else _gathered)(form, first, c0, channels, pack, inner)
+    if isinstance(form, ByRow):
+        return _repeated(form, first, channels, pack, inner)
+    if isinstance(form, ByRun):
+        return _tiled(form, first, channels, inner)
+    return _gathered(form, first, c0, channels, pack, inner)
 
 
 @overload(ahead)
 def _ahead(form, first, c0, channels, pack, inner):
     if _kind(form) is ByRow:
-        return lambda form, first, c0, channels, pack, inner: _repeated(form, first, c0, channels, pack, inner)
+        return lambda form, first, c0, channels, pack, inner: _repeated(form, first, channels, pack, inner)
+    if _kind(form) is ByRun:
+        return lambda form, first, c0, channels, pack, inner: _tiled(form, first, channels, inner)
     return lambda form, first, c0, channels, pack, inner: _gathered(form, first, c0, channels, pack, inner)
 
 
 @helper
-def _repeated(form, first, c0, channels, pack, inner):
+def _repeated(form, first, channels, pack, inner):
     width = channels * inner
     buffer = np.empty((AT_ONCE, pack * width + BEYOND), form.flat.dtype)
     return Repeated(form.flat[first * form.outer :], pack * form.outer, form.outer, width, buffer)
+
+
+@helper
+def _tiled(form, first, channels, inner):
+    buffer = np.empty((AT_ONCE, channels * inner), form.flat.dtype)
+    return Tiled(form.flat[first * form.outer :], form.outer, inner, buffer)
 
 
 @helper
@@ -111,6 +142,8 @@ def from_row(form, t):
 def _from_row(form, t):
     if _kind(form) is Repeated:
         return lambda form, t: Repeated(form.flat[t * form.row :], form.row, form.outer, form.width, form.buffer)
+    if _kind(form) is Tiled:
+        return lambda form, t: Tiled(form.flat[t * form.row :], form.row, form.inner, form.buffer)
     return lambda form, t: Gathered(form.flat[t * form.row :], form.row, form.at, form.buffer)
 
 
@@ -118,6 +151,8 @@ def fill_slots(form, r, step, n):
     """Write packed rows r, r + step, ... of an opened form to slots 0 to n - 1; other forms need no filling."""
     if isinstance(form, Repeated):
         _repeat_rows(form, r, step, n)
+    elif isinstance(form, Tiled):
+        _tile_rows(form, r, step, n)
     elif isinstance(form, Gathered):
         _gather_rows(form, r, step, n)
 
@@ -126,6 +161,8 @@ def fill_slots(form, r, step, n):
 def _fill_slots(form, r, step, n):
     if _kind(form) is Repeated:
         return lambda form, r, step, n: _repeat_rows(form, r, step, n)
+    if _kind(form) is Tiled:
+        return lambda form, r, step, n: _tile_rows(form, r, step, n)
     if _kind(form) is Gathered:
         return lambda form, r, step, n: _gather_rows(form, r, step, n)
     return lambda form, r, step, n: None
@@ -141,6 +178,23 @@ def _gather_rows(form, r, step, n):
 def _gather(flat, at, out):
     for j in range(at.size):
         out[j] = load(flat, at[j])
+
+
+@helper
+def _tile_rows(form, r, step, n):
+    for slot in range(n):
+        out, at, have = form.buffer[slot], (r + slot * step) * form.row, form.inner
+        _copy(form.flat[at : at + have], out[:have])
+        while have < out.size:  # twice as much each time, by ever longer copies
+            more = min(have, out.size - have)
+            _copy(out[:more], out[have : have + more])
+            have += more
+
+
+@helper
+def _copy(source, out):
+    for j in range(out.size):
+        out[j] = source[j]
 
 
 @helper

@@ -150,27 +150,32 @@ def _pivots(x, stride, rows, inner, pack, pick, count, mean, out):
 @helper
 def _firsts(x, stride, rows, inner, pack, pick, count, out):
     """The first value that counts of each channel of which nothing has been seen, or 0."""
-    if pick is not None:
+    if pick is None:
+        if count[0] == 0.0:
+            for c in range(out.size):
+                out[c] = load(x, c * inner)
+        return
+    sought = count == 0.0
+    for i in range(rows):
+        if not sought.any():
+            break
+        fill(pick, i, 0, 1)
+        view = view_of_row(pick, i, 0)
         for c in range(out.size):
-            if count[c] == 0.0:
-                out[c] = _first(x, stride, rows, inner, pack, pick, c, out.size)
-    elif count[0] == 0.0:
-        for c in range(out.size):
-            out[c] = load(x, c * inner)
+            if sought[c]:
+                out[c], sought[c] = _first(x[i * stride :], inner, pack, view, c, out.size)
 
 
 @helper
-def _first(x, stride, rows, inner, pack, pick, c, channels):
-    for i in range(rows):
-        fill(pick, i, 0, 1)
-        view = view_of_row(pick, i, 0)
-        for k in range(pack):
-            at = (k * channels + c) * inner
-            for j in range(at, at + inner):
-                v = load(x, i * stride + j)
-                if weigh(view, v, j) != 0.0:
-                    return v
-    return 0.0
+def _first(row, inner, pack, view, c, channels):
+    """(the first value of one channel that counts in a wide row, False), or (0, True)."""
+    for k in range(pack):
+        at = (k * channels + c) * inner
+        for j in range(at, at + inner):
+            v = load(row, j)
+            if weigh(view, v, j) != 0.0:
+                return v, False
+    return 0.0, True
 
 
 @helper

@@ -12,7 +12,7 @@ from numba.extending import overload
 
 from .ahead import AHEAD, FILLED, ahead, fill_slots, from_row
 from .half import load
-from .jit import helper, maybe
+from .jit import helper, kernel, maybe
 
 
 class Dense(NamedTuple):
@@ -284,3 +284,13 @@ def missing(view, value, j):
     if view is None:
         return False
     return weigh(view, value, j) == 0.0 and not np.isfinite(value)
+
+
+@kernel
+def usable(weights, lo, hi):
+    """Whether elements lo..hi of a flat array are finite and not negative."""
+    part, count = weights[lo:hi], 0
+    for i in range(part.size):
+        w = load(part, i)
+        count += (w >= 0.0) & (w < np.inf)
+    return count == part.size

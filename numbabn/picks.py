@@ -9,8 +9,10 @@ import numpy as np
 
 from . import checks
 from .arrays import NDArray, take
+from .backends import cpu
 from .devices import Shadow, download, same_place
 
+MANY = 524288  # weights that several threads look through faster than NumPy does
 POLICIES = ("propagate", "raise", "omit")
 
 
@@ -76,9 +78,18 @@ def _weights(value: Any, x: NDArray, axes: tuple[int, ...]) -> NDArray:
     if not checks.is_real(array.dtype):
         raise TypeError(f"`weights` has dtype {array.dtype}; expected real numbers, 0 or more")
     # On a device they are trusted: to look at them would mean to wait for them.
-    if array.size and not isinstance(array, Shadow) and not (array.min() >= 0 and array.max() < np.inf):
+    if not isinstance(array, Shadow) and not _usable(array):
         raise ValueError("`weights` holds a negative, infinite or NaN weight; expected finite numbers, 0 or more")
     return _spread(array, "weights", x, axes)
+
+
+def _usable(weights: NDArray) -> bool:
+    """Whether all weights are finite and not negative."""
+    if weights.size > MANY:
+        flat = weights.transpose(sorted(range(weights.ndim), key=lambda d: -weights.strides[d]))
+        if flat.flags.c_contiguous and flat.flags.aligned and flat.dtype.isnative:
+            return cpu.usable_weights(flat.reshape(-1))
+    return weights.size == 0 or bool(weights.min() >= 0 and weights.max() < np.inf)
 
 
 def _spread(array: NDArray, name: str, x: NDArray, axes: tuple[int, ...]) -> NDArray:

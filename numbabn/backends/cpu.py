@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..arithmetic import batch_scale
-from ..arrays import NDArray
+from ..arrays import NDArray, kernel_ready
 from ..layout import Layout, Window
 from . import cuts
 from .cuts import GRAIN, SMALL, kernels
@@ -16,7 +16,7 @@ from .ready import prepared
 from .scratch import Run, channel_numbers, groups_of, here, kept_of, scratch
 from .threads import parallel_for
 
-__all__ = ["grad_inputs", "grad_sums", "moments", "prepared", "train", "transform"]
+__all__ = ["grad_inputs", "grad_sums", "moments", "prepared", "train", "transform", "usable_weights"]
 
 Parts = tuple[NDArray, NDArray, NDArray, NDArray | None, NDArray | None]
 
@@ -48,6 +48,17 @@ def train(
     unpicked = layout.unpicked()
     _transform(unpicked, window if unpicked is layout else unpicked.window(), parts[1], scale, beta, activation)
     return parts
+
+
+def usable_weights(flat: NDArray) -> bool:
+    """Whether all of a contiguous array is finite and not negative; the array is read once, by all threads."""
+    usable, weights, found = kernels("weights").usable, kernel_ready(flat), []
+    parallel_for(
+        lambda lo, hi: found.append(usable(weights, lo * GRAIN, min(hi * GRAIN, flat.size))),
+        -(-flat.size // GRAIN),
+        small=flat.size <= SMALL,
+    )
+    return all(found)
 
 
 def _moments(layout: Layout, window: Window | None, omit: bool, higher: bool, extremes: bool) -> Parts:

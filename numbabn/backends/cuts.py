@@ -100,12 +100,15 @@ def pick_of_rows(window: Window, pack: int, omit: bool) -> Any:
         beside = (single or spread.channel == g.inner) and (short or spread.inner == 1)
         if beside and (pack == 1 or spread.outer == g.channels * g.inner):
             return forms.Dense(spread.flat, spread.outer, spread.channel)
-        ahead = kernels("ahead")
-        if (single or spread.channel == 0) and (short or spread.inner == 0):
+        ahead, native = kernels("ahead"), spread.flat.dtype.names is None
+        shared = single or spread.channel == 0
+        if shared and (short or spread.inner == 0):
             if pack == 1:
                 return forms.Constant(spread.flat, spread.outer, 0)
-            if spread.flat.dtype.names is None:
+            if native:
                 return ahead.ByRow(spread.flat, spread.outer)
+        elif shared and spread.inner == 1 and pack == 1 and native:
+            return ahead.ByRun(spread.flat, spread.outer)
         return ahead.Scattered(spread.flat, spread.outer, spread.channel, spread.inner)
 
     return _pick(window, form, omit)
