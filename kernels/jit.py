@@ -9,8 +9,9 @@ from typing import Any
 
 from numba import njit, types
 from numba.core.caching import FunctionCache, IndexDataCacheFile
-from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import overload
+
+from .compiling import to_the_end
 
 # NaN and infinity must come through, so never "nnan" or "ninf".
 _CONTRACT = {"contract"}
@@ -74,6 +75,8 @@ def _kept(function: Callable[..., Any], fastmath: set[str]) -> Any:
     if os.environ.get("NUMBABN_CACHE", "1") != "0" and hasattr(dispatcher, "_cache"):
         with contextlib.suppress(RuntimeError, OSError):  # no writable place for a cache anywhere
             dispatcher._cache = _RoomCache(function)
+    if hasattr(dispatcher, "compile"):
+        dispatcher.compile = to_the_end(dispatcher.compile)
     return dispatcher
 
 
@@ -109,12 +112,3 @@ def maybe(function: Callable[..., Any]) -> Any:
         return (lambda *args: None) if isinstance(args[0], types.NoneType) else function
 
     return or_none
-
-
-# A child forked while another thread compiles would wait forever for that thread to end: fork when it has.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=global_compiler_lock.acquire,
-        after_in_parent=global_compiler_lock.release,
-        after_in_child=global_compiler_lock.release,
-    )
