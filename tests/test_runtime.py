@@ -2,14 +2,18 @@
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from numba.core.compiler_lock import global_compiler_lock
+from numbabn.kernels.compiling import to_the_end
 
 import numbabn
 from numbabn.backends import threads
@@ -321,6 +325,91 @@ def test_use_at_interpreter_exit():
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     assert sorted(result.stdout.split()) == sorted(["thread", "200000.0", "atexit", "200000.0", "del", "200000.0"])
+
+
+def test_ctrl_c_does_not_break_off_a_compilation():
+    result = run_python(
+        """
+        import collections, gc, os, signal, threading, numpy as np, numbabn
+        from numba.core import event
+
+        class Interrupts(event.Listener):
+            left = 40
+
+            def on_start(self, event):
+                assert threading.current_thread() is not threading.main_thread()
+                if self.left:
+                    self.left -= 1
+                    os.kill(os.getpid(), signal.SIGINT)
+
+            def on_end(self, event):
+                pass
+
+        class Counts(event.Listener):
+            def __init__(self):
+                self.begun, self.ended = [], []
+
+            def on_start(self, event):
+                self.begun.append((event.data["dispatcher"], event.data["args"]))
+
+            def on_end(self, event):
+                self.ended.append((event.data["dispatcher"], event.data["args"]))
+
+        interrupts, counts = Interrupts(), Counts()
+        event.register("numba:run_pass", interrupts)
+        event.register("numba:compile", counts)
+        interrupted, mean = 0, None
+        while mean is None:
+            try:
+                mean = numbabn.moments(np.arange(12.0).reshape(4, 3)).mean.tolist()
+            except KeyboardInterrupt:
+                interrupted += 1
+        gc.collect()
+        assert counts.begun and collections.Counter(counts.begun) == collections.Counter(set(counts.ended)), counts
+        print(interrupted > 0, interrupts.left, mean)
+        """,
+        NUMBABN_CACHE="0",
+    )
+    assert result.stdout == "True 0 [4.5, 5.5, 6.5]\n", result.stderr
+
+
+def test_a_compilation_ends_after_its_caller_was_interrupted():
+    ended = threading.Event()
+
+    def compiles(signature):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+        ended.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        to_the_end(compiles)(())
+    assert ended.wait(10)
+
+
+@pytest.mark.parametrize("where", ["thread", "lock"])
+def test_a_compilation_stays_where_nothing_can_interrupt_it_or_no_other_thread_could_do_it(where):
+    compiles = to_the_end(lambda signature: threading.get_ident())
+    if where == "thread":
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(compiles, ()).result() == pool.submit(threading.get_ident).result()
+    else:
+        with global_compiler_lock:
+            assert compiles(()) == threading.get_ident()
+
+
+def test_a_compilation_without_threads_or_with_an_error(monkeypatch):
+    def fails(signature):
+        raise TypeError(signature)
+
+    with pytest.raises(TypeError, match="float64"):
+        to_the_end(fails)("float64")
+    assert to_the_end(lambda signature: threading.get_ident())(()) != threading.get_ident()
+
+    def no_more(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_more)
+    assert to_the_end(lambda signature: threading.get_ident())(()) == threading.get_ident()
 
 
 def test_ctrl_c_leaves_a_working_process():

@@ -208,7 +208,7 @@ def set_num_threads(n: int) -> None:
     Parameters
     ----------
     n : int
-        1 or more; 1 means that no call ever starts a thread.
+        1 or more; with 1 the caller does all of the work.
 
     Examples
     --------
