@@ -2,17 +2,28 @@
 
 ====================  ======================================================================
 ``reference.py``      the same verbs in plain float64 NumPy, two passes: read this first
-``jit.py``            the one place with numba options, and the on-disk kernel cache
+``entry.py``          the way from Python into a kernel; without numba where code is on disk
+``kept.py``           machine code on disk
+``ending.py``         Ctrl-C and forks while something is compiled or loaded
+``build.py``          from a kernel's Python to machine code
+``jit.py``            the one place with numba options
+``forms.py``          what goes into a kernel beside arrays and numbers, as tuples with names
+``vector.py``         eight float64 values at a time, as explicit vectors
+``memory.py``         flat memory: loads and stores of one value or eight, of any type
+``lines.py``          lines of memory: where they begin, written past the cache
+``room.py``           a kernel's own numbers
+``half.py``           float16 and bfloat16, rounded once
 ``welford.py``        closing a tile of shifted sums; Chan's merge of (count, mean, M2)
-``half.py``           loads and stores: float16 and bfloat16 beside the native types
 ``weights.py``        masks, weights, NaN to leave out: how much an element counts
 ``ahead.py``          masks and weights of short rows, written out before they are used
 ``more.py``           third and fourth moments, extremes, non-finite values
 ``activation.py``     what may follow the normalization, and its slope
-``cpu_rows.py``       channels contiguous: (N, C), NHWC, and NCHW with tiny images
-``cpu_planes.py``     a long contiguous run for each (outer, channel), as in NCHW
-``grad_rows.py``      the way back, for both families
-``grad_planes.py``
+``cpu_rows.py``       moments, channels contiguous: (N, C), NHWC, and NCHW with tiny images
+``cpu_planes.py``     moments, a long contiguous run for each (outer, channel), as in NCHW
+``grads.py``          sums over the gradient, for both families
+``point.py``          one element of a result: normalized, or the gradient of x
+``written.py``        results, written by rows or runs, into the cache or past it
+``cuda_*.py``         the same verbs for CUDA
 ====================  ======================================================================
 
 Every array that reaches a kernel is flat: a one-dimensional, contiguous, aligned window over the

@@ -1,98 +1,37 @@
 """The functions that may follow the normalization, in the same pass, and their slopes for the way back.
 
-Each is a type of its own with its numbers in it, so that a kernel is compiled for it; None compiles to nothing.
-NaN passes through all of them. At a kink the slope is that of PyTorch.
+Each is a tuple of its numbers (`forms.py`), so that a kernel is compiled for it; None compiles to nothing. NaN passes
+through all of them. At a kink the slope is that of PyTorch. Those without an exponential take several values at once.
 """
 
 import math
-from typing import NamedTuple
 
-import numpy as np
 from numba.extending import overload
 
+from .forms import Clip, Elu, Gelu, HardSigmoid, HardSwish, Leaky, Sigmoid, Silu, Softplus, Tanh
 from .jit import helper
-
-
-class Clip(NamedTuple):
-    """max(low, min(high, v)): relu is 0 and infinity, relu6 0 and 6."""
-
-    low: float
-    high: float
-
-
-class Leaky(NamedTuple):
-    """v, and slope * v below 0."""
-
-    slope: float
-
-
-class Elu(NamedTuple):
-    """v, and alpha * (exp(v) - 1) below 0."""
-
-    alpha: float
-
-
-class Sigmoid(NamedTuple):
-    """1 / (1 + exp(-steepness * v))."""
-
-    steepness: float
-
-
-class Silu(NamedTuple):
-    """v / (1 + exp(-steepness * v))."""
-
-    steepness: float
-
-
-class HardSigmoid(NamedTuple):
-    """v / width + 1/2 between 0 and 1."""
-
-    width: float
-
-
-class HardSwish(NamedTuple):
-    """v * (v / width + 1/2), the factor between 0 and 1."""
-
-    width: float
-
-
-class Tanh(NamedTuple):
-    """tanh(steepness * v)."""
-
-    steepness: float
-
-
-class Softplus(NamedTuple):
-    """log(1 + exp(steepness * v)) / steepness."""
-
-    steepness: float
-
-
-class Gelu(NamedTuple):
-    """v times the normal distribution function at v * steepness."""
-
-    steepness: float
+from .vector import by_lane, kind_of, select
 
 
 @helper
 def _clip(v, a):
-    low = a.low if v < a.low else v
-    return a.high if low > a.high else low
+    low = select(v < a.low, a.low, v)
+    return select(low > a.high, a.high, low)
 
 
 @helper
 def _clip_slope(v, a):
-    return 0.0 if v <= a.low or v >= a.high else 1.0
+    return select((v <= a.low) | (v >= a.high), 0.0, 1.0)
 
 
 @helper
 def _leaky(v, a):
-    return v * a.slope if v < 0.0 else v
+    return select(v < 0.0, v * a.slope, v)
 
 
 @helper
 def _leaky_slope(v, a):
-    return 1.0 if v > 0.0 else a.slope
+    return select(v > 0.0, 1.0, a.slope)
 
 
 @helper
@@ -135,7 +74,7 @@ def _silu_slope(v, a):
 @helper
 def _gate(v, width):
     g = v / width + 0.5
-    return 0.0 if g < 0.0 else 1.0 if g > 1.0 else g
+    return select(g < 0.0, 0.0, select(g > 1.0, 1.0, g))
 
 
 @helper
@@ -145,7 +84,7 @@ def _hard_sigmoid(v, a):
 
 @helper
 def _hard_sigmoid_slope(v, a):
-    return 1.0 / a.width if abs(v) < 0.5 * a.width else 0.0
+    return select(abs(v) < 0.5 * a.width, 1.0 / a.width, 0.0)
 
 
 @helper
@@ -155,7 +94,7 @@ def _hard_swish(v, a):
 
 @helper
 def _hard_swish_slope(v, a):
-    return _gate(v, a.width) + (v / a.width if abs(v) < 0.5 * a.width else 0.0)
+    return _gate(v, a.width) + select(abs(v) < 0.5 * a.width, v / a.width, 0.0)
 
 
 @helper
@@ -205,27 +144,35 @@ FUNCTIONS = {
 }
 
 
+TOGETHER = (Clip, Leaky, HardSigmoid, HardSwish)
+
+
 def activate(activation, value):
-    """The activation of a value; the value itself for None."""
-    return value if activation is None else FUNCTIONS[type(activation)][0](np.float64(value), activation)
+    """The activation of a value, or of several; the value itself for None."""
+    return value if activation is None else by_lane(FUNCTIONS[type(activation)][0], value, activation)
 
 
 def slope(activation, value):
-    """The derivative of the activation at a value; 1 for None."""
-    return 1.0 if activation is None else FUNCTIONS[type(activation)][1](np.float64(value), activation)
+    """The derivative of the activation at a value, or at several; 1 for None."""
+    return 1.0 if activation is None else by_lane(FUNCTIONS[type(activation)][1], value, activation)
+
+
+def _calling(activation, which, otherwise):
+    """What calls the function of an activation, as its type demands."""
+    kind = kind_of(activation)
+    if kind not in FUNCTIONS:
+        return otherwise
+    function = FUNCTIONS[kind][which]
+    if kind in TOGETHER:
+        return lambda activation, value: function(value, activation)
+    return lambda activation, value: by_lane(function, value, activation)
 
 
 @overload(activate)
 def _activate(activation, value):
-    function = FUNCTIONS.get(getattr(activation, "instance_class", None), (None,))[0]
-    if function is None:
-        return lambda activation, value: value
-    return lambda activation, value: function(value, activation)
+    return _calling(activation, 0, lambda activation, value: value)
 
 
 @overload(slope)
 def _slope(activation, value):
-    if getattr(activation, "instance_class", None) not in FUNCTIONS:
-        return lambda activation, value: 1.0
-    function = FUNCTIONS[activation.instance_class][1]
-    return lambda activation, value: function(value, activation)
+    return _calling(activation, 1, lambda activation, value: 1.0)

@@ -8,9 +8,9 @@ None or True. Everything is reckoned in float64.
 from numba import cuda
 
 from .cuda_jit import device
-from .grad_rows import back, flow
-from .half import load
 from .jit import helper
+from .memory import load
+from .point import back, flow
 from .weights import present
 from .welford import close, merge
 

@@ -13,8 +13,9 @@ from numba import cuda, float64
 from .activation import activate
 from .cuda_common import added, apart, closed, counted, finite_or_zero, gradient, merged, way_back
 from .cuda_jit import kernel
-from .half import beside, load, plus, store
 from .jit import helper
+from .memory import load, store
+from .point import beside, plus
 
 
 @helper

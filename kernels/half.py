@@ -1,22 +1,23 @@
-"""One element: loads and stores of native types as they are, of float16 and bfloat16 through their bits.
+"""float16 and bfloat16: from float64 with one rounding, and the bits of single values.
 
-numba has no arithmetic for the 16-bit floats on a CPU, so such an array reaches a kernel as
-records with one field of 16 bits, whose name says which format it holds. The conversions below
-become vector instructions (vcvtph2ps, vcvtps2ph, a shift).
+numba has no arithmetic for the 16-bit floats. An array of them is handed on as records with one field of 16 bits, whose
+name says which format it holds. The conversions become vector instructions (vcvtph2ps, vcvtps2ph, a shift).
 """
 
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
-from .jit import helper, maybe
+from .jit import helper
+from .vector import bits_of, of_bits, select
 
 HALF = np.dtype([("half", np.uint16)], align=True)
 BFLOAT = np.dtype([("bfloat", np.uint16)], align=True)
 
-# Of the bits of a float64: what a float32 has no place for, the sign, the exponent; and 1.5 * 2**45 of 2**exponent.
-BEHIND_FLOAT = np.uint64(2**29 - 1)
+# Of the bits of a float64: what a float32 has no place for, and what it has; the sign, the exponent; 1.5 * 2**45 of
+# 2**exponent.
+BEHIND_FLOAT, FLOAT = np.uint64(2**29 - 1), np.uint64(2**64 - 2**29)
 SIGN = np.uint64(1 << 63)
 EXPONENT = np.uint64(0x7FF << 52)
 FAR = np.uint64((45 << 52) + (1 << 51))
@@ -63,42 +64,6 @@ def float_to_bits(typingctx, value):
     return types.uint32(types.float32), codegen
 
 
-@intrinsic
-def _double_to_bits(typingctx, value):
-    def codegen(context, builder, signature, args):
-        return builder.bitcast(args[0], ir.IntType(64))
-
-    return types.uint64(types.float64), codegen
-
-
-@intrinsic
-def _bits_to_double(typingctx, bits):
-    def codegen(context, builder, signature, args):
-        return builder.bitcast(args[0], ir.DoubleType())
-
-    return types.float64(types.uint64), codegen
-
-
-def bits_of(value):
-    """float64 -> its bits as uint64."""
-    return np.float64(value).view(np.uint64)
-
-
-def of_bits(bits):
-    """uint64 -> the float64 with these bits."""
-    return np.uint64(bits).view(np.float64)
-
-
-def load(x, i):
-    """Element i of a flat array as float64."""
-    value = x[i]
-    if x.dtype == HALF:
-        return np.float64(value["half"].view(np.float16))
-    if x.dtype == BFLOAT:
-        return np.float64((np.uint32(value["bfloat"]) << np.uint32(16)).view(np.float32))
-    return np.float64(value)
-
-
 @helper
 def to_odd(value):
     """A float64 to float32 so that rounding it to a float16 gives what rounding once would.
@@ -107,7 +72,7 @@ def to_odd(value):
     zeros of float16. NaN and infinity stay.
     """
     bits = bits_of(value)
-    return np.float32(of_bits((bits | ((bits & BEHIND_FLOAT) + BEHIND_FLOAT)) & ~BEHIND_FLOAT))
+    return of_bits((bits | ((bits & BEHIND_FLOAT) + BEHIND_FLOAT)) & FLOAT)
 
 
 @helper
@@ -119,92 +84,6 @@ def to_bfloat(value):
     """
     bits = bits_of(value)
     power = of_bits(bits & EXPONENT)
-    power = LEAST_NORMAL if power < LEAST_NORMAL else power
+    power = select(power < LEAST_NORMAL, LEAST_NORMAL, power)
     far = of_bits(bits_of(power) + FAR)  # beyond 2**978 it wraps, to a number that changes nothing
-    return np.float32(of_bits(bits_of((value + far) - far) | (bits & SIGN)))
-
-
-def store(out, i, value):
-    """Round a float to the type of out[i], once, and write it there."""
-    if out.dtype == HALF:
-        out[i]["half"] = to_odd(value).astype(np.float16).view(np.uint16)
-    elif out.dtype == BFLOAT:
-        out[i]["bfloat"] = np.uint16(to_bfloat(value).view(np.uint32) >> np.uint32(16))
-    else:
-        out[i] = value
-
-
-def plus(value, shift, j):
-    """value + shift[j], or the value where shift is None: an absent parameter is never loaded."""
-    return value if shift is None else value + shift[j]
-
-
-@helper
-def beside(value, residual, j):
-    """value + residual[j], or the value where there is no residual."""
-    if residual is None:
-        return value
-    return value + load(residual, j)
-
-
-@maybe
-def part_of(array, start, n):
-    """n elements of a flat array; None stays None."""
-    return array[start : start + n]
-
-
-@maybe
-def part_from(array, start):
-    """A flat array from an element on; None stays None."""
-    return array[start:]
-
-
-def _field(array):
-    return next(iter(array.dtype.fields)) if isinstance(array.dtype, types.Record) else ""
-
-
-@overload(load)
-def _load(x, i):
-    if _field(x) == "half":
-        return lambda x, i: np.float64(half_to_float(x[i].half))
-    if _field(x) == "bfloat":
-        return lambda x, i: np.float64(bits_to_float(np.uint32(np.uint32(x[i].bfloat) << np.uint32(16))))
-    return lambda x, i: np.float64(x[i])
-
-
-@overload(plus)
-def _plus(value, shift, j):
-    if isinstance(shift, types.NoneType):
-        return lambda value, shift, j: value
-    return lambda value, shift, j: value + shift[j]
-
-
-@overload(bits_of)
-def _bits_of(value):
-    return lambda value: _double_to_bits(value)
-
-
-@overload(of_bits)
-def _of_bits(bits):
-    return lambda bits: _bits_to_double(bits)
-
-
-@overload(store)
-def _store(out, i, value):
-    if _field(out) == "half":
-
-        def store_half(out, i, value):
-            out[i].half = float_to_half(to_odd(value))
-
-        return store_half
-    if _field(out) == "bfloat":
-
-        def store_bfloat(out, i, value):
-            out[i].bfloat = np.uint16(float_to_bits(to_bfloat(value)) >> np.uint32(16))
-
-        return store_bfloat
-
-    def store_native(out, i, value):
-        out[i] = value
-
-    return store_native
+    return of_bits(bits_of((value + far) - far) | (bits & SIGN))

@@ -1,83 +1,30 @@
-"""The only place with numba options, and the kernel cache."""
+"""The only place with numba options: how the functions of this room are compiled."""
 
-import contextlib
 import functools
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from numba import njit, types
-from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.extending import overload
 
-from .compiling import to_the_end
-
-# NaN and infinity must come through, so never "nnan" or "ninf".
+# NaN and infinity must come through, so never "nnan" or "ninf"; and sums keep their order, so never "reassoc".
 _CONTRACT = {"contract"}
-# A sum over one long run only vectorizes if its order may change: fixed at compile time.
-_REASSOCIATE = {"contract", "reassoc", "nsz"}
-
-
-def _room_stamp() -> tuple[tuple[str, int, int], ...]:
-    """Name, modification time and size of every file of this room."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return tuple((f.name, f.stat().st_mtime_ns, f.stat().st_size) for f in files)
-
-
-class _RoomCache(FunctionCache):
-    """numba's on-disk cache, made to notice edits in any kernel file and never to fail a call.
-
-    numba stamps an entry with the file of the kernel alone, which leaves it stale when a function
-    that was inlined from another file changes; and a cache that cannot be read or written is an
-    exception at the first call.
-    """
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__(function)
-        self._cache_file = IndexDataCacheFile(
-            cache_path=self._cache_path,
-            filename_base=self._impl.filename_base,
-            source_stamp=_room_stamp(),
-        )
-
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        try:
-            return super().load_overload(sig, target_context)
-        except Exception:  # a truncated or foreign file: begin anew, and compile
-            with contextlib.suppress(OSError):
-                self.flush()
-            return None
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        with contextlib.suppress(OSError, EOFError):  # read-only, full, or a broken index: go on uncached
-            super().save_overload(sig, data)
 
 
 def _compiled(function: Callable[..., Any], fastmath: set[str], **options: Any) -> Any:
-    # Called from kernels only: to be called from Python, or to be kept on disk, costs a third of the compile time.
+    # Called by compiled code alone: what Python would need of it costs a third of the compile time.
     apart = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     return njit(nogil=True, error_model="numpy", fastmath=fastmath, **apart, **options)(function)
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile for a call from Python, without the GIL, in IEEE order; only ``a * b + c`` may become one rounding."""
-    return _kept(function, _CONTRACT)
+    """Compile for calls through `entry`, in IEEE order; only ``a * b + c`` may become one rounding."""
+    return _compiled(function, _CONTRACT)
 
 
 def uncontracted(function: Callable[..., Any]) -> Any:
     """Compile like `kernel`, and round after each operation, as NumPy does."""
-    return _kept(function, set())
-
-
-def _kept(function: Callable[..., Any], fastmath: set[str]) -> Any:
-    dispatcher = njit(nogil=True, error_model="numpy", fastmath=fastmath, no_cfunc_wrapper=True)(function)
-    if os.environ.get("NUMBABN_CACHE", "1") != "0" and hasattr(dispatcher, "_cache"):
-        with contextlib.suppress(RuntimeError, OSError):  # no writable place for a cache anywhere
-            dispatcher._cache = _RoomCache(function)
-    if hasattr(dispatcher, "compile"):
-        dispatcher.compile = to_the_end(dispatcher.compile)
-    return dispatcher
+    return _compiled(function, set())
 
 
 def helper(function: Callable[..., Any]) -> Any:
@@ -86,29 +33,27 @@ def helper(function: Callable[..., Any]) -> Any:
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """Compile like `helper`, and put the compiled loop into its caller, with its checks that arrays lie apart."""
+    """Compile like `helper`, into its callers: for what is called in an innermost loop."""
     return _compiled(function, _CONTRACT, forceinline=True)
 
 
-def pasted(function: Callable[..., Any]) -> Any:
-    """Put the source of a function into its caller before it is compiled, where two arrays may be seen to be one."""
-    return _compiled(function, _CONTRACT, inline="always")
+def otherwise(absent: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
+    """Do something else where the first argument is None, by its type: both may give different types."""
 
+    def decorated(function: Callable[..., Any]) -> Any:
+        @functools.wraps(function)
+        def chosen(first: Any, *rest: Any) -> Any:
+            return (absent if first is None else function)(first, *rest)
 
-def reduction(function: Callable[..., Any]) -> Any:
-    """Compile like `helper`, and let the compiler split one long sum into vector lanes."""
-    return _compiled(function, _REASSOCIATE)
+        @overload(chosen, strict=False, jit_options={"fastmath": _CONTRACT, "error_model": "numpy"})
+        def by_type(*args: Any) -> Any:
+            return absent if isinstance(args[0], types.NoneType) else function
+
+        return chosen
+
+    return decorated
 
 
 def maybe(function: Callable[..., Any]) -> Any:
-    """Give None where the first argument is None, by its type: numba would make one optional type of both."""
-
-    @functools.wraps(function)
-    def or_none(first: Any, *rest: Any) -> Any:
-        return None if first is None else function(first, *rest)
-
-    @overload(or_none, strict=False, jit_options={"fastmath": _CONTRACT})
-    def by_type(*args: Any) -> Any:
-        return (lambda *args: None) if isinstance(args[0], types.NoneType) else function
-
-    return or_none
+    """Give None where the first argument is None: numba would make one optional type of both."""
+    return otherwise(lambda *args: None)(function)

@@ -6,7 +6,7 @@ from .jit import uncontracted
 
 
 @uncontracted
-def exponential(count, mean, var, n, batch_mean, m2, free, momentum, new):
+def exponential(channels, count, mean, var, n, batch_mean, m2, free, momentum, new):
     """`numbabn.averages.exponential` to the last bit; new: (3, channels), for count, mean and var.
 
     n: values of each channel in the batch; free: the degrees of freedom that m2 is divided by. Returns whether
@@ -14,22 +14,22 @@ def exponential(count, mean, var, n, batch_mean, m2, free, momentum, new):
     """
     rest = 1.0 - momentum
     finite = True
-    for c in range(mean.size):
-        new[0, c] = count[c] + n
-        new[1, c] = rest * mean[c] + momentum * batch_mean[c]
-        new[2, c] = rest * var[c] + momentum * (m2[c] / free)
+    for c in range(channels):
+        new[c] = count[c] + n
+        new[channels + c] = rest * mean[c] + momentum * batch_mean[c]
+        new[2 * channels + c] = rest * var[c] + momentum * (m2[c] / free)
         finite &= abs(batch_mean[c]) < np.inf and abs(m2[c]) < np.inf
     return finite
 
 
 @uncontracted
-def cumulative(count, mean, m2, n, batch_mean, batch_m2, ddof, new):
+def cumulative(channels, count, mean, m2, n, batch_mean, batch_m2, ddof, new):
     """`numbabn.averages.cumulative` to the last bit; new: (4, channels), for count, mean, var and M2.
 
     n: values of each channel in the batch, more than 0. Returns whether all of the batch is finite.
     """
     finite = True
-    for c in range(mean.size):
+    for c in range(channels):
         known = count[c]
         total = known + n
         share = n / total
@@ -37,19 +37,20 @@ def cumulative(count, mean, m2, n, batch_mean, batch_m2, ddof, new):
         near = abs(d) < np.inf
         joined = mean[c] + d * share if near else mean[c] * (1.0 - share) + batch_mean[c] * share
         square = m2[c] + batch_m2[c] + d * d * (known * share)
-        new[0, c] = total
-        new[1, c] = batch_mean[c] if known == 0.0 else joined
-        new[3, c] = batch_m2[c] if known == 0.0 else square
-        new[2, c] = new[3, c] / max(total - ddof, min(total, 1.0))
+        m2_now = batch_m2[c] if known == 0.0 else square
+        new[c] = total
+        new[channels + c] = batch_mean[c] if known == 0.0 else joined
+        new[3 * channels + c] = m2_now
+        new[2 * channels + c] = m2_now / max(total - ddof, min(total, 1.0))
         finite &= abs(batch_mean[c]) < np.inf and abs(batch_m2[c]) < np.inf
     return finite
 
 
 @uncontracted
-def fold(var, gamma, eps, scale):
+def fold(channels, var, gamma, eps, scale):
     """`numbabn.arithmetic.inverse_std` to the last bit; gamma None for 1. Returns whether no variance is negative."""
     valid = True
-    for c in range(var.size):
+    for c in range(channels):
         total = var[c] + eps
         weight = 1.0 if gamma is None else gamma[c]
         scale[c] = 0.0 if total == 0.0 else weight / np.sqrt(total)

@@ -1,96 +1,80 @@
 """How much an element counts: a mask, weights, missing values; what is not there compiles to nothing.
 
-A `pick` is None, or (where, weights, omit): `where` and `weights` each None or one of the forms below, `omit` None,
-or True to leave out NaN. All other numbers of x keep their address (outer, channel, inner).
+A `pick` is None, or (where, weights, omit): `where` and `weights` each None or a form of `forms.py`, `omit` None, or
+True to leave out NaN. A form is opened for a block of rows and viewed at a row, or viewed at a run; a view is looked at
+element by element, or several at a time. What is written here takes any index of `memory.load`.
 """
-
-from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
 from numba.extending import overload
 
 from .ahead import AHEAD, FILLED, ahead, fill_slots, from_row
-from .half import load
-from .jit import helper, kernel, maybe
-
-
-class Dense(NamedTuple):
-    """A value for each value of x: (o, c, i) at ``o * outer + c * channel + i``."""
-
-    flat: Any
-    outer: int
-    channel: int
-
-
-class Constant(NamedTuple):
-    """A value for each run of x: (o, c, i) at ``o * outer + c * channel``."""
-
-    flat: Any
-    outer: int
-    channel: int
-
+from .forms import Constant, Dense
+from .jit import helper, kernel, maybe, otherwise
+from .memory import Flat, at, load
+from .vector import kind_of, select
 
 # A block of rows ------------------------------------------------------------------------------------
 
 
-def opened(form, first, c0, channels, pack, inner):
-    """A form as rows of pack x channels x inner columns that begin with row `first`, channel c0."""
+def opened(form, first, c0, channels, pack, inner, room):
+    """A form as rows of pack x channels x inner columns that begin with row `first`, channel c0; room: see `ahead`."""
     if form is None:
         return None
     if isinstance(form, Dense):
-        return Dense(form.flat[first * form.outer + c0 * form.channel :], pack * form.outer, 0)
+        return Dense(at(form.flat, first * form.outer + c0 * form.channel), pack * form.outer, 0)
     if isinstance(form, Constant):
-        return Constant(form.flat[first * form.outer :], pack * form.outer, 0)
-    return ahead(form, first, c0, channels, pack, inner)
+        return Constant(at(form.flat, first * form.outer), pack * form.outer, 0)
+    return ahead(form, first, c0, channels, pack, inner, room)
 
 
 @overload(opened)
-def _opened(form, first, c0, channels, pack, inner):
-    kind = getattr(form, "instance_class", None)
+def _opened(form, first, c0, channels, pack, inner, room):
+    kind = kind_of(form)
     if kind is Dense:
-        return lambda form, first, c0, channels, pack, inner: Dense(
-            form.flat[first * form.outer + c0 * form.channel :], pack * form.outer, 0
+        return lambda form, first, c0, channels, pack, inner, room: Dense(
+            at(form.flat, first * form.outer + c0 * form.channel), pack * form.outer, c0 - c0
         )
     if kind is Constant:
-        return lambda form, first, c0, channels, pack, inner: Constant(
-            form.flat[first * form.outer :], pack * form.outer, 0
+        return lambda form, first, c0, channels, pack, inner, room: Constant(
+            at(form.flat, first * form.outer), pack * form.outer, c0 - c0
         )
     if kind in AHEAD:
-        return lambda form, first, c0, channels, pack, inner: ahead(form, first, c0, channels, pack, inner)
-    return lambda form, first, c0, channels, pack, inner: None
+        return lambda form, first, c0, channels, pack, inner, room: ahead(form, first, c0, channels, pack, inner, room)
+    return lambda form, first, c0, channels, pack, inner, room: None
 
 
 def row_of(form, r, slot):
-    """What `at` takes, for row r of an opened form; slot: which of the rows that `fill` has written."""
+    """What `weight_at` takes, for row r of an opened form; slot: which of the rows that `fill` has written."""
     if form is None:
         return None
     if isinstance(form, Constant):
         return load(form.flat, r * form.outer)
     if isinstance(form, FILLED):
-        return form.buffer[slot]
-    return form.flat[r * form.outer :]
+        return at(form.buffer, slot * form.width)
+    return at(form.flat, r * form.outer)
 
 
 @overload(row_of)
 def _row_of(form, r, slot):
-    kind = getattr(form, "instance_class", None)
+    kind = kind_of(form)
     if kind is Constant:
         return lambda form, r, slot: load(form.flat, r * form.outer)
     if kind in FILLED:
-        return lambda form, r, slot: form.buffer[slot]
+        return lambda form, r, slot: at(form.buffer, slot * form.width)
     if kind is Dense:
-        return lambda form, r, slot: form.flat[r * form.outer :]
+        return lambda form, r, slot: at(form.flat, r * form.outer)
     return lambda form, r, slot: None
 
 
 @maybe
-def block_of(pick, first, c0, channels, pack, inner):
-    """A pick opened for a block of rows."""
+def block_of(pick, first, c0, channels, pack, inner, room, other_room):
+    """A pick opened for a block of rows; the rooms are for `where` and for `weights`."""
     where, weights, omit = pick
     return (
-        opened(where, first, c0, channels, pack, inner),
-        opened(weights, first, c0, channels, pack, inner),
+        opened(where, first, c0, channels, pack, inner, room),
+        opened(weights, first, c0, channels, pack, inner, other_room),
         omit,
     )
 
@@ -116,18 +100,18 @@ def later(form, t):
         return None
     if isinstance(form, FILLED):
         return from_row(form, t)
-    return type(form)(form.flat[t * form.outer :], form.outer, 0)
+    return form._replace(flat=at(form.flat, t * form.outer))
 
 
 @overload(later)
 def _later(form, t):
-    kind = getattr(form, "instance_class", None)
+    kind = kind_of(form)
     if kind is Constant:
-        return lambda form, t: Constant(form.flat[t * form.outer :], form.outer, 0)
+        return lambda form, t: Constant(at(form.flat, t * form.outer), form.outer, form.channel)
     if kind in FILLED:
         return lambda form, t: from_row(form, t)
     if kind is Dense:
-        return lambda form, t: Dense(form.flat[t * form.outer :], form.outer, 0)
+        return lambda form, t: Dense(at(form.flat, t * form.outer), form.outer, form.channel)
     return lambda form, t: None
 
 
@@ -138,45 +122,54 @@ def rows_from(pick, t):
     return later(where, t), later(weights, t), omit
 
 
-def rows_that_count(pick, rows):
-    """Which of an opened pick's rows count, where all of a row does or does not; else None."""
-    if not _by_row(pick):
-        return None
-    where, _, _ = pick
-    return _marked(where.flat, where.outer, rows)
+def count_rows(pick, rows, places):
+    """How many of an opened pick's rows count, and write which to `places`, where all of a row does or does not."""
+    return _marked(pick[0].flat, pick[0].outer, rows, places) if by_row(pick) else rows
 
 
 @helper
-def _marked(flat, step, rows):
-    found = np.empty(rows, np.intp)
+def _marked(flat, step, rows, places):
     n = 0
     for i in range(rows):
-        found[n] = i
+        places[n] = float(i)
         n += load(flat, i * step) != 0.0
-    return found[:n]
+    return n
 
 
-def _by_row(pick):
+def place(pick, places, i):
+    """The i-th row that counts."""
+    return int(places[i]) if by_row(pick) else i
+
+
+def by_row(pick):
+    """Whether all of a row counts or does not, and nothing else is asked."""
     return pick is not None and isinstance(pick[0], Constant) and pick[1] is pick[2] is None
-
-
-@overload(rows_that_count)
-def _rows_that_count(pick, rows):
-    if _typed_by_row(pick):
-        return lambda pick, rows: _marked(pick[0].flat, pick[0].outer, rows)
-    return lambda pick, rows: None
 
 
 def _typed_by_row(pick):
     if not isinstance(pick, types.BaseTuple):
         return False
     where, weights, omit = pick
-    return getattr(where, "instance_class", None) is Constant and weights == omit == types.none
+    return kind_of(where) is Constant and weights == omit == types.none
+
+
+@overload(count_rows)
+def _count_rows(pick, rows, places):
+    if _typed_by_row(pick):
+        return lambda pick, rows, places: _marked(pick[0].flat, pick[0].outer, rows, places)
+    return lambda pick, rows, places: rows
+
+
+@overload(place)
+def _place(pick, places, i):
+    if _typed_by_row(pick):
+        return lambda pick, places, i: np.intp(places[i])
+    return lambda pick, places, i: i
 
 
 def within_rows(pick):
     """What is left to look at in the rows that count: the opened pick, or None."""
-    return None if _by_row(pick) else pick
+    return None if by_row(pick) else pick
 
 
 @overload(within_rows)
@@ -190,21 +183,21 @@ def _within_rows(pick):
 
 
 def run_of(form, o, c, i):
-    """What `at` takes, for the run that begins at (o, c, i)."""
+    """What `weight_at` takes, for the run that begins at (o, c, i)."""
     if form is None:
         return None
     if isinstance(form, Constant):
         return load(form.flat, o * form.outer + c * form.channel)
-    return form.flat[o * form.outer + c * form.channel + i :]
+    return at(form.flat, o * form.outer + c * form.channel + i)
 
 
 @overload(run_of)
 def _run_of(form, o, c, i):
-    kind = getattr(form, "instance_class", None)
+    kind = kind_of(form)
     if kind is Constant:
         return lambda form, o, c, i: load(form.flat, o * form.outer + c * form.channel)
     if kind is Dense:
-        return lambda form, o, c, i: form.flat[o * form.outer + c * form.channel + i :]
+        return lambda form, o, c, i: at(form.flat, o * form.outer + c * form.channel + i)
     return lambda form, o, c, i: None
 
 
@@ -215,48 +208,46 @@ def view_of_run(pick, o, c, i):
     return run_of(where, o, c, i), run_of(weights, o, c, i), omit
 
 
-# An element -----------------------------------------------------------------------------------------
+# Elements -------------------------------------------------------------------------------------------
 
 
-def at(view, j):
-    """Element j of a view: an array, or one number for all."""
+def weight_at(view, j):
+    """What a view says of an index: it is flat, or one number for all."""
     if view is None:
         return 1.0
     return load(view, j) if np.ndim(view) else float(view)
 
 
-@overload(at)
-def _at(view, j):
+@overload(weight_at)
+def _weight_at(view, j):
     if isinstance(view, types.NoneType):
         return lambda view, j: 1.0
-    if isinstance(view, types.Array):
+    if isinstance(view, (Flat, types.Array)):
         return lambda view, j: load(view, j)
     return lambda view, j: view
 
 
-@helper
+@otherwise(lambda where, j, w: w)
+def _where(where, j, w):
+    return select(weight_at(where, j) != 0.0, w, 0.0)
+
+
+@otherwise(lambda view, j: 1.0)
 def reach(view, j):
-    """The weight of element j before its own value is looked at; 1 without a pick."""
-    if view is None:
-        return 1.0
+    """The weight at an index before the values are looked at; 1 without a pick."""
     where, weights, _ = view
-    w = at(weights, j)
-    return w if at(where, j) != 0.0 else 0.0
+    return _where(where, j, weight_at(weights, j))
 
 
-@helper
+@otherwise(lambda omit, value, w: w)
 def present(omit, value, w):
     """w, or 0 for a NaN that is to be left out."""
-    if omit is None:
-        return w
-    return w if value == value else 0.0
+    return select(value == value, w, 0.0)
 
 
-@helper
+@otherwise(lambda view, value, j: 1.0)
 def weigh(view, value, j):
-    """The weight of element j, whose value is given; 1 without a pick."""
-    if view is None:
-        return 1.0
+    """The weight at an index, whose value is given; 1 without a pick."""
     _, _, omit = view
     return present(omit, value, reach(view, j))
 
@@ -266,7 +257,7 @@ def deviation(view, value, pivot, w):
     """value - pivot, and 0 where nothing is to be seen of the value."""
     if view is None:
         return value - pivot
-    return value - pivot if w != 0.0 else 0.0
+    return select(w != 0.0, value - pivot, 0.0)
 
 
 @helper
@@ -275,22 +266,29 @@ def weighted(view, w, d):
     if view is None:
         return d
     _, weights, _ = view
-    return d if weights is None else w * d
+    return _times(weights, w, d)
 
 
 @helper
-def missing(view, value, j):
-    """Whether element j is no number and has no weight: nothing of it counts, on the way back neither."""
+def _times(weights, w, d):
+    if weights is None:
+        return d
+    return w * d
+
+
+@helper
+def unless_missing(view, value, j, result):
+    """The result, and 0 for an element that is no number and has no weight: nothing of it counts, also going back."""
     if view is None:
-        return False
-    return weigh(view, value, j) == 0.0 and not np.isfinite(value)
+        return result
+    return select((weigh(view, value, j) == 0.0) & ((abs(value) == np.inf) | (value != value)), 0.0, result)
 
 
 @kernel
 def usable(weights, lo, hi):
     """Whether elements lo..hi of a flat array are finite and not negative."""
-    part, count = weights[lo:hi], 0
-    for i in range(part.size):
-        w = load(part, i)
-        count += (w >= 0.0) & (w < np.inf)
-    return count == part.size
+    good = True
+    for i in range(lo, hi):
+        w = load(weights, i)
+        good &= (w >= 0.0) & (w < np.inf)
+    return good

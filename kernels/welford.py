@@ -1,4 +1,4 @@
-"""The scalar steps of the moments: closing a tile, merging parts, folding eps and gamma.
+"""The steps of the moments: closing a tile, merging parts, folding eps and gamma. Each takes one channel or several.
 
 Welford's update, taken a tile at a time: within a tile the shifted sums S1 = sum(x - p) and
 S2 = sum((x - p)^2) about a pivot p need no division and no dependency from one value to the next,
@@ -9,97 +9,107 @@ import math
 
 import numpy as np
 
+from .forms import LANES, Eight, Few
 from .jit import helper, kernel
+from .memory import load, moved, store
 from .more import close_higher, join_extremes, join_higher, merge_higher
+from .vector import select
 
 
 @helper
 def close(count, pivot, s1, s2):
-    """(mean, M2) of `count` values from their sums about `pivot`; scalars, count > 0."""
+    """(mean, M2) of `count` values, more than 0, from their sums about `pivot`."""
     shift = s1 / count
     m2 = s2 - s1 * shift
     # Where only the squares overflowed, the variance is beyond float64: infinite rather than unknown.
-    beyond = np.inf if abs(s1) < np.inf else np.nan
-    return pivot + shift, (m2 if m2 > 0.0 else 0.0) if abs(m2) < np.inf else beyond
+    beyond = select(abs(s1) < np.inf, np.inf, np.nan)
+    return pivot + shift, select(abs(m2) < np.inf, select(m2 > 0.0, m2, 0.0), beyond)
 
 
 @helper
 def merge(na, ma, sa, nb, mb, sb):
-    """(count, mean, M2) of two parts together (Chan et al. 1979, eq. 2.1); scalars, no branches: it vectorizes."""
+    """(count, mean, M2) of two parts together (Chan et al. 1979, eq. 2.1)."""
     n = na + nb
-    total = n if n > 0.0 else 1.0
+    total = select(n > 0.0, n, 1.0)
     a, b, d = na / total, nb / total, mb - ma
     # Infinite means, or a difference beyond float64: the weighted sum is what IEEE arithmetic makes it.
     finite = abs(d) < np.inf
-    mean = ma + d * b if finite else ma * a + mb * b
-    m2 = sa + sb + (d * d * (na * b) if finite else d * d)
-    mean, m2 = mb if na == 0.0 else mean, sb if na == 0.0 else m2
-    return n, ma if nb == 0.0 else mean, sa if nb == 0.0 else m2
+    mean = select(finite, ma + d * b, ma * a + mb * b)
+    m2 = sa + sb + select(finite, d * d * (na * b), d * d)
+    mean, m2 = select(na == 0.0, mb, mean), select(na == 0.0, sb, m2)
+    return n, select(nb == 0.0, ma, mean), select(nb == 0.0, sa, m2)
 
 
 @helper
-def take_in(parts, b, c0, fresh, n, pivot, s1, s2, powers):
-    """Merge values of the channels from c0, by their sums about a pivot, into part b; parts as in `join`.
+def take_in(parts, b, c0, channels, fresh, n, pivot, s1, s2, s3, s4):
+    """Merge values of `channels` channels from c0, by their sums about a pivot, into part b.
 
-    n (perhaps 0), pivot, s1, s2: (channels,); powers: sums of third and fourth powers, (2, channels), or None.
-    fresh: the part holds nothing yet and no n is 0, so that there is nothing to merge.
+    n (perhaps 0), pivot and the sums: (channels,), s3 and s4 None where no third and fourth moments are kept. fresh:
+    the part holds nothing yet and no n is 0, so that there is nothing to merge.
     """
-    c1 = c0 + n.size
-    count, mean, m2 = parts[0][b, c0:c1], parts[1][b, c0:c1], parts[2][b, c0:c1]
-    take_in_higher(parts[3], b, c0, count, mean, m2, n, pivot, s1, s2, powers)
-    if fresh:
-        for c in range(n.size):
-            count[c] = n[c]
-            mean[c], m2[c] = close(n[c], pivot[c], s1[c], s2[c])
-        return
-    for c in range(n.size):
-        tile_mean, tile_m2 = close(n[c] if n[c] > 0.0 else 1.0, pivot[c], s1[c], s2[c])
-        count[c], mean[c], m2[c] = merge(count[c], mean[c], m2[c], n[c], tile_mean, tile_m2)
+    at = b * parts.channels + c0
+    for c in range(0, channels // LANES * LANES, LANES):
+        _take_in(parts, at, fresh, n, pivot, s1, s2, s3, s4, Eight(c))
+    if channels % LANES > 0:
+        rest = Few(channels // LANES * LANES, channels % LANES)
+        _take_in(parts, at, fresh, n, pivot, s1, s2, s3, s4, rest)
 
 
 @helper
-def take_in_higher(higher, b, c0, count, mean, m2, n, pivot, s1, s2, powers):
-    """The same for third and fourth moments, before the others have changed."""
-    if higher is not None:
-        for c in range(n.size):
-            if n[c] > 0.0:
-                tile_mean, tile_m2 = close(n[c], pivot[c], s1[c], s2[c])
-                m3, m4 = close_higher(n[c], s1[c], s2[c], powers[0, c], powers[1, c])
-                higher[0, b, c0 + c], higher[1, b, c0 + c] = merge_higher(
-                    count[c], mean[c], m2[c], higher[0, b, c0 + c], higher[1, b, c0 + c],
-                    n[c], tile_mean, tile_m2, m3, m4,
-                )  # fmt: skip
+def _take_in(parts, at, fresh, n, pivot, s1, s2, s3, s4, c):
+    """`take_in` of the channels at an index; at: where the first channel of the part lies."""
+    p = moved(c, at)
+    count, sum1, sum2 = load(n, c), load(s1, c), load(s2, c)
+    known = select(count > 0.0, count, 1.0)
+    mean, m2 = close(known, load(pivot, c), sum1, sum2)
+    if s3 is not None:
+        plane = parts.parts * parts.channels
+        na, ma, sa = load(parts.count, p), load(parts.mean, p), load(parts.m2, p)
+        m3, m4 = close_higher(known, sum1, sum2, load(s3, c), load(s4, c))
+        ta, ua = load(parts.higher, p), load(parts.higher, moved(p, plane))
+        m3, m4 = merge_higher(na, ma, sa, ta, ua, count, mean, m2, m3, m4)
+        store(parts.higher, p, m3)
+        store(parts.higher, moved(p, plane), m4)
+    if not fresh:
+        count, mean, m2 = merge(load(parts.count, p), load(parts.mean, p), load(parts.m2, p), count, mean, m2)
+    store(parts.count, p, count)
+    store(parts.mean, p, mean)
+    store(parts.m2, p, m2)
 
 
 @helper
-def join(into, a, ca, part, b, cb):
-    """Merge part b, channel cb of `part` into part a, channel ca of `into`, in place.
-
-    Both are (count, mean, M2, higher, extremes): three arrays (parts, channels), and those of `more.py` or None.
-    """
-    na, ma, sa = into[0][a, ca], into[1][a, ca], into[2][a, ca]
-    nb, mb, sb = part[0][b, cb], part[1][b, cb], part[2][b, cb]
-    join_higher(into[3], a, ca, part[3], b, cb, na, ma, sa, nb, mb, sb)
-    into[0][a, ca], into[1][a, ca], into[2][a, ca] = merge(na, ma, sa, nb, mb, sb)
-    join_extremes(into[4], a, ca, part[4], b, cb)
+def join(into, p, part, q):
+    """Merge what lies at index q of some parts into what lies at index p of others, or of the same, in place."""
+    na, ma, sa = load(into.count, p), load(into.mean, p), load(into.m2, p)
+    nb, mb, sb = load(part.count, q), load(part.mean, q), load(part.m2, q)
+    join_higher(into.higher, part.higher, into, p, part, q)
+    count, mean, m2 = merge(na, ma, sa, nb, mb, sb)
+    store(into.count, p, count)
+    store(into.mean, p, mean)
+    store(into.m2, p, m2)
+    join_extremes(into.extremes, part.extremes, into, p, part, q)
 
 
 @kernel
 def merge_tree(parts, c0, c1):
     """Merge the parts of channels c0..c1 in a fixed binary tree, in place; the result is part 0."""
-    step = 1
-    while step < parts[1].shape[0]:
-        for a in range(0, parts[1].shape[0] - step, 2 * step):
-            for c in range(c0, c1):
-                join(parts, a, c, parts, a + step, c)
+    step, channels = 1, parts.channels
+    rest = (c1 - c0) % LANES
+    while step < parts.parts:
+        for a in range(0, parts.parts - step, 2 * step):
+            p, q = a * channels, (a + step) * channels
+            for c in range(c0, c1 - rest, LANES):
+                join(parts, Eight(p + c), parts, Eight(q + c))
+            if rest > 0:
+                join(parts, Few(p + c1 - rest, rest), parts, Few(q + c1 - rest, rest))
         step *= 2
 
 
 @kernel
-def merge_at(into, a, at, part):
-    """Merge part 0 of `part` into part a of `into`, its channel k into channel at[k], in place."""
-    for k in range(at.size):
-        join(into, a, at[k], part, 0, k)
+def merge_at(into, a, places, n, part):
+    """Merge part 0 of `part` into part a of `into`, its channel k into channel places[k], in place; n channels."""
+    for k in range(n):
+        join(into, a * into.channels + np.intp(places[k]), part, k)
 
 
 @helper

@@ -87,4 +87,4 @@ def _version(name: str) -> str:
 def _cache() -> str:
     if os.environ.get("NUMBABN_CACHE", "1") == "0":
         return "off (NUMBABN_CACHE=0)"
-    return os.environ.get("NUMBA_CACHE_DIR", "numba's default: __pycache__ beside the kernels, or the user's cache")
+    return " or ".join(backends.cache_folders())

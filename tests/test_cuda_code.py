@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from numbabn.backends import cuda_code
-
 needs_cuda = pytest.mark.skipif(
     importlib.util.find_spec("numba_cuda") is None, reason="needs pip install 'numbabn[cuda]'"
 )
@@ -47,19 +45,6 @@ def test_another_process_compiles_nothing(tmp_path: Path) -> None:
     each = ["compiles", "True", "True"]
     assert said == [each * 2, each[1:] * 2, each * 2]
     assert len([*tmp_path.rglob("*.cubin")]) == 2
-
-
-def test_what_is_broken_is_not_taken(tmp_path: Path) -> None:
-    at = tmp_path / "new" / "kernel.cubin"
-    assert cuda_code._read(at) is None
-    cuda_code._write(at, b"\x7fELF\n code", "name")
-    assert cuda_code._read(at) == (b"\x7fELF\n code", "name")
-    whole = at.read_bytes()
-    for broken in (whole[:-1], b"", b"\n\n", b"nothing"):
-        at.write_bytes(broken)
-        assert cuda_code._read(at) is None
-    cuda_code._write(at / "in a file", b"", "")  # no place for it: nothing happens
-    assert [*at.parent.iterdir()] == [at]
 
 
 SLOTS = """

@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 import numpy as np
 import pytest
 from numba.core.compiler_lock import global_compiler_lock
-from numbabn.kernels.compiling import to_the_end
+from numbabn.kernels.ending import to_the_end
 
 import numbabn
 from numbabn.backends import threads

@@ -340,8 +340,10 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
             assert not end.code, end.code
         print(peak() - before)
     """
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
+    for _ in range(2):  # the first process may have to compile, which takes more than it is about
+        (tmp_path / "y.npy").unlink(missing_ok=True)
+        result = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
     assert (tmp_path / "y.npy").stat().st_size == (tmp_path / "x.npy").stat().st_size
     assert float(result.stdout) < 250

@@ -110,6 +110,11 @@ def why_not(name: str) -> str | None:
     return probe.why_not() if name == "cuda" else None
 
 
+def cache_folders() -> list[str]:
+    """Where compiled kernels are kept, the best place first."""
+    return [str(folder) for folder in importlib.import_module("numbabn.kernels.kept").folders()]
+
+
 def select(name: str | None = None, x: NDArray | None = None, x_name: str = "x") -> Backend:
     """The backend for one call: its own choice, else the block's, the process's, the environment's.
 

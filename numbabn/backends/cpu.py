@@ -9,12 +9,13 @@ import numpy as np
 from ..arithmetic import batch_scale
 from ..arrays import NDArray, kernel_ready
 from ..layout import Layout, Window
-from . import cuts
-from .cuts import GRAIN, SMALL, kernels
+from . import cuts, machine
+from .cuts import GRAIN, SMALL
 from .gradients import grad_inputs, grad_sums
 from .ready import prepared
 from .scratch import Run, channel_numbers, groups_of, here, kept_of, scratch
 from .threads import parallel_for
+from .written import goes_past, write
 
 __all__ = ["grad_inputs", "grad_sums", "moments", "prepared", "train", "transform", "usable_weights"]
 
@@ -41,8 +42,7 @@ def train(
     if window is not None and x_window is not None and not window.geometry.rows:
         same_cut = window.geometry.shared == x_window.geometry.shared
         if same_cut and cuts.trained_while_cached(window):
-            shift = np.zeros(layout.channels) if beta is None else beta
-            return _train_planes(window, gamma, shift, eps, omit, activation)
+            return _train_planes(window, gamma, beta, eps, omit, activation)
     parts = _moments(alone, x_window, omit, False, False)
     scale = batch_scale(parts[0], parts[2], gamma, eps)
     unpicked = layout.unpicked()
@@ -52,7 +52,7 @@ def train(
 
 def usable_weights(flat: NDArray) -> bool:
     """Whether all of a contiguous array is finite and not negative; the array is read once, by all threads."""
-    usable, weights, found = kernels("weights").usable, kernel_ready(flat), []
+    usable, weights, found = cuts.kernel("weights", "usable"), kernel_ready(flat), []
     parallel_for(
         lambda lo, hi: found.append(usable(weights, lo * GRAIN, min(hi * GRAIN, flat.size))),
         -(-flat.size // GRAIN),
@@ -88,10 +88,10 @@ def _transform(
 def _merged(parts: Parts) -> Parts:
     each, channels = parts[0].shape
     if each > 1:
-        merge = kernels("welford").merge_tree
+        merge, flat = cuts.kernel("welford", "merge_tree"), cuts.flat_parts(parts)
         blocks = max(1, min(cuts.ITEMS, each * channels // cuts.MERGES))
         parallel_for(
-            lambda lo, hi: merge(parts, channels * lo // blocks, channels * hi // blocks), blocks, small=blocks == 1
+            lambda lo, hi: merge(flat, channels * lo // blocks, channels * hi // blocks), blocks, small=blocks == 1
         )
     return _first(parts)
 
@@ -109,66 +109,47 @@ def _first(parts: Parts) -> Parts:
 
 def _moments_parts(window: Window, omit: bool, higher: bool, extremes: bool, run: Run) -> Parts:
     g = window.geometry
-    small = g.size <= SMALL
     x, outer_stride, channel_stride = window.of("x")
     if g.rows:
         pack, row_blocks, col_blocks = cuts.row_blocks(g)
-        parts = cuts.new_parts(row_blocks, g.channels, higher, extremes)
-        pick = cuts.pick_of_rows(window, pack, omit)
-        kernel = kernels("cpu_rows").moments
+        parts, items = cuts.new_parts(row_blocks, g.channels, higher, extremes), row_blocks * col_blocks
         shape = (g.outer, g.channels, g.inner, pack, row_blocks, col_blocks)
-        run(lambda lo, hi: kernel(x, outer_stride, *shape, lo, hi, pick, parts), row_blocks * col_blocks, small)
-        return parts
-    blocks, outer_blocks, inner_blocks = cuts.plane_blocks(g)
-    each = outer_blocks * inner_blocks
-    parts = cuts.new_parts(each, g.channels, higher, extremes)
-    pick = cuts.pick_of_planes(window, omit)
-    kernel = kernels("cpu_planes").moments
-    shape = (g.outer, g.channels, g.inner, blocks, outer_blocks, inner_blocks)
-    run(lambda lo, hi: kernel(x, outer_stride, channel_stride, *shape, lo, hi, pick, parts), blocks * each, small)
+        pick = cuts.pick_of_rows(window, pack, omit)
+        kernel = cuts.kernel("cpu_rows", "moments")
+        over = kernel.over(x, outer_stride, *shape, pick, cuts.flat_parts(parts), machine.ahead())
+    else:
+        blocks, outer_blocks, inner_blocks = cuts.plane_blocks(g)
+        each = outer_blocks * inner_blocks
+        parts, items = cuts.new_parts(each, g.channels, higher, extremes), blocks * each
+        shape = (g.outer, g.channels, g.inner, blocks, outer_blocks, inner_blocks)
+        kernel = cuts.kernel("cpu_planes", "moments")
+        pick = cuts.pick_of_planes(window, omit)
+        over = kernel.over(x, outer_stride, channel_stride, *shape, pick, cuts.flat_parts(parts))
+    run(over, items, g.size <= SMALL)
     return parts
 
 
 def _transform_window(
     window: Window, mean: NDArray, scale: NDArray, shift: NDArray | None, activation: Any, run: Run
 ) -> None:
-    g = window.geometry
-    small = g.size <= SMALL
-    x, x_outer, x_channel = window.of("x")
-    out, out_outer, out_channel = window.of("out")
-    other, outer, channel = window.of("residual")
     act = cuts.activation(activation)
-    if cuts.by_rows(g):
-        pack, row_blocks, col_blocks = cuts.written_row_blocks(g)
-        kernel = kernels("cpu_rows").transform
-        shape = (g.outer, g.channels, g.inner, pack, row_blocks, col_blocks)
-        items = row_blocks * col_blocks
-        rest = (mean, scale, shift, other, outer, act)
-        # Backwards: what a pass over x has just left in the cache comes first.
-        run(
-            lambda lo, hi: kernel(x, x_outer, out, out_outer, *shape, items - hi, items - lo, *rest),
-            items,
-            small,
-        )
-        return
-    inner_blocks = max(1, g.inner // GRAIN)
-    kernel = kernels("cpu_planes").transform
-    where = (x, x_outer, x_channel, out, out_outer, out_channel, g.channels, g.inner, inner_blocks)
-    items = g.outer * g.channels * inner_blocks
-    last = (mean, scale, shift, other, outer, channel, act)
-    run(lambda lo, hi: kernel(*where, items - hi, items - lo, *last), items, small)
+    task = cuts.kernels("forms").Affine(*window.of("x"), mean, scale, shift, *window.of("residual"), act)
+    write(window, task, "out" if "out" in window.flat else "x", run)
 
 
-def _train_planes(window: Window, gamma: NDArray, beta: NDArray, eps: float, omit: bool, activation: Any) -> Parts:
+def _train_planes(
+    window: Window, gamma: NDArray, beta: NDArray | None, eps: float, omit: bool, activation: Any
+) -> Parts:
     g = window.geometry
     blocks, outer_blocks, inner_blocks = cuts.plane_blocks(g)
     parts = cuts.new_parts(outer_blocks * inner_blocks, g.channels, False, False)
-    kernel = kernels("cpu_planes").train
-    where = (*window.of("x"), *window.of("out"))
+    into = "out" if "out" in window.flat else "x"
+    where = (*window.of("x"), *window.of(into))
     shape = (g.outer, g.channels, g.inner, blocks, outer_blocks, inner_blocks)
-    rest = (cuts.pick_of_planes(window, omit), parts, gamma, beta, eps)
-    last = (*window.of("residual"), cuts.activation(activation))
-    parallel_for(lambda lo, hi: kernel(*where, *shape, lo, hi, *rest, *last), blocks, small=g.size <= SMALL)
+    rest = (cuts.pick_of_planes(window, omit), cuts.flat_parts(parts), gamma, beta, eps)
+    last = (*window.of("residual"), cuts.activation(activation), goes_past(window, into))
+    over = cuts.kernel("cpu_planes", "train").over(*where, *shape, *rest, *last)
+    parallel_for(over, blocks, small=g.size <= SMALL)
     return _first(parts)
 
 
@@ -177,7 +158,7 @@ def _moments_of_pieces(layout: Layout, omit: bool, higher: bool, extremes: bool)
     pieces, channels = layout.pieces(), channel_numbers(layout)
     groups = groups_of(layout, len(pieces))
     parts = cuts.new_parts(groups, layout.channels, higher, extremes)
-    merge_at = kernels("welford").merge_at
+    merge_tree = cuts.kernel("welford", "merge_tree")
 
     def work(lo: int, hi: int) -> None:
         for g in range(lo, hi):
@@ -186,11 +167,12 @@ def _moments_of_pieces(layout: Layout, omit: bool, higher: bool, extremes: bool)
                 with scratch(layout, box) as window:
                     part = _moments_parts(window, omit, higher, extremes, here)
                     if len(part[0]) > 1:
-                        kernels("welford").merge_tree(part, 0, at.size)
-                merge_at(parts, g, at, part)
+                        merge_tree(cuts.flat_parts(part), 0, at.size)
+                cuts.merge_at(parts, g, at, part)
 
     parallel_for(work, groups, small=layout.size <= SMALL)
     everything = np.arange(layout.channels)
     for g in range(1, groups):
-        merge_at(parts, 0, everything, tuple(None if p is None else p[..., g : g + 1, :].copy() for p in parts))
+        part = tuple(None if p is None else p[..., g : g + 1, :].copy() for p in parts)
+        cuts.merge_at(parts, 0, everything, part)
     return parts

@@ -226,7 +226,7 @@ def _moments_of_boxes(layout: Layout, omit: bool) -> Parts:
     place = _place(layout)
     for _, at, part in boxed(layout):
         count, mean, m2, _, _ = _parts(download(moments_of_window(part, omit, place)), at.size)
-        kernels("welford").merge_at(parts, 0, at, (count[None], mean[None], m2[None], None, None))
+        cuts.merge_at(parts, 0, at, (count[None], mean[None], m2[None], None, None))
     return parts[0][0], parts[1][0], parts[2][0], None, None
 
 

@@ -6,32 +6,28 @@ To compile one takes a second, and every process would begin anew.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import importlib
 import importlib.metadata
-import os
 import platform
 import re
-import tempfile
 from functools import cache
-from pathlib import Path
 from typing import Any
 
+from .cuts import kernels
+
 Capability = tuple[int, int]
-PACKAGES = ("numbabn", "numba", "numba-cuda", "llvmlite", "cuda-bindings", "nvidia-nvjitlink", "nvidia-nvvm")
+PACKAGES = ("numbabn", "numba-cuda", "cuda-bindings", "nvidia-nvjitlink", "nvidia-nvvm")
 
 
 def machine_code(kernel: Any, args: tuple[Any, ...], capability: Capability) -> tuple[bytes, str]:
     """(machine code, the name of the kernel in it) for a compute capability; args: numba's types."""
-    at = _place_of(kernel, args, capability)
-    kept = None if at is None else _read(at)
-    if kept is not None:
-        return kept
-    text = compiled(kernel, args, capability)
-    made = assembled(text, capability), entry(text)
-    if at is not None:
-        _write(at, *made)
-    return made
+    kept, at = kernels("kept"), _named(kernel, args, capability)
+    found = kept.read(at)
+    if found is None:
+        text = compiled(kernel, args, capability)
+        found = entry(text).encode() + b"\n" + assembled(text, capability)
+        kept.write(at, found)
+    name, code = found.split(b"\n", 1)
+    return code, name.decode()
 
 
 def compiled(kernel: Any, args: tuple[Any, ...], capability: Capability) -> str:
@@ -67,60 +63,21 @@ def assembled(code: str, capability: Capability) -> bytes:
     return bytes(binary)
 
 
-def _place_of(kernel: Any, args: tuple[Any, ...], capability: Capability) -> Path | None:
-    """The file for a kernel as it is now, for these types and packages; None where nothing is kept."""
-    folder = _folder(kernel.py_func)
-    if folder is None:
-        return None
-    function = kernel.py_func
+def _named(kernel: Any, args: tuple[Any, ...], capability: Capability) -> str:
+    """The file for a kernel as it is now, for these types and packages."""
+    function, kept = kernel.py_func, kernels("kept")
     inside = [c.cell_contents for c in function.__closure__ or ()]
     sizes = [value for value in inside if isinstance(value, int)]
-    what = (function.__module__, function.__qualname__, sizes, [repr(a) for a in args], capability, _stamp())
-    name = hashlib.sha256(repr(what).encode()).hexdigest()
-    return folder / f"{function.__name__}-sm_{capability[0]}{capability[1]}-{name[:32]}.cubin"
-
-
-def _folder(function: Any) -> Path | None:
-    """Where numba would keep a kernel of the CPU; None where that is switched off, or nowhere."""
-    if os.environ.get("NUMBABN_CACHE", "1") == "0":
-        return None
-    from numba.core.caching import FunctionCache
-
-    find: Any = FunctionCache
-    with contextlib.suppress(RuntimeError, OSError):
-        return Path(find(function).cache_path)
-    return None
+    types = [repr(a) for a in args]
+    what = kept.named(function.__module__, function.__qualname__, sizes, types, capability, kept.stamp(), _versions())
+    return f"{function.__name__}-sm_{capability[0]}{capability[1]}-{what}.cubin"
 
 
 @cache
-def _stamp() -> tuple[Any, ...]:
-    """The kernels' sources, and the versions of what compiles them."""
+def _versions() -> tuple[str, ...]:
+    """What else compiles the kernels of a device."""
     versions: list[str] = [platform.python_version()]
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions.append(f"{name} {importlib.metadata.version(name)}")
-    room = Path(importlib.import_module("numbabn.kernels").__file__ or "").parent
-    sources = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(room.glob("*.py")))).hexdigest()
-    return sources, *versions
-
-
-def _read(at: Path) -> tuple[bytes, str] | None:
-    """What was kept; None where there is nothing, or not all of it."""
-    try:
-        digest, name, binary = at.read_bytes().split(b"\n", 2)
-    except (OSError, ValueError):
-        return None
-    return (binary, name.decode()) if digest == _digest(name, binary) else None
-
-
-def _write(at: Path, binary: bytes, name: str) -> None:
-    """Keep machine code; other processes see all of it or nothing."""
-    with contextlib.suppress(OSError):  # read-only, full: go on without
-        at.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=at.parent, delete=False) as file:
-            file.write(b"\n".join((_digest(name.encode(), binary), name.encode(), binary)))
-        os.replace(file.name, at)
-
-
-def _digest(name: bytes, binary: bytes) -> bytes:
-    return hashlib.sha256(name + b"\n" + binary).hexdigest().encode()
+    return tuple(versions)

@@ -32,6 +32,12 @@ def kernels(name: str) -> Any:
     return importlib.import_module(f"numbabn.kernels.{name}")
 
 
+@cache
+def kernel(room: str, name: str) -> Any:
+    """A kernel of the CPU, to be called like its Python function: see `kernels/entry.py`."""
+    return kernels("entry").Kernel(room, name)
+
+
 @lru_cache(KEPT)
 def row_blocks(g: Geometry) -> tuple[int, int, int]:
     """(rows packed into one, blocks of rows, blocks of columns) of the moments."""
@@ -48,6 +54,11 @@ def written_row_blocks(g: Geometry) -> tuple[int, int, int]:
     col_blocks = min(g.channels, -(-row // LONG))
     wanted = min(ITEMS, max(1, g.size // GRAIN))
     return pack, max(1, min(-(-wanted // col_blocks), g.outer // (8 * pack))), col_blocks
+
+
+def pack_written(g: Geometry) -> int:
+    """Rows that `written_row_blocks` packs into one."""
+    return _pack(g)
 
 
 def _pack(g: Geometry) -> int:
@@ -95,21 +106,19 @@ def pick_of_rows(window: Window, pack: int, omit: bool) -> Any:
     def form(spread: Spread | None) -> Any:
         if spread is None:
             return None
-        forms = kernels("weights")
+        forms = kernels("forms")
         single, short = g.channels == 1, g.inner == 1
         beside = (single or spread.channel == g.inner) and (short or spread.inner == 1)
         if beside and (pack == 1 or spread.outer == g.channels * g.inner):
             return forms.Dense(spread.flat, spread.outer, spread.channel)
-        ahead, native = kernels("ahead"), spread.flat.dtype.names is None
         shared = single or spread.channel == 0
         if shared and (short or spread.inner == 0):
             if pack == 1:
                 return forms.Constant(spread.flat, spread.outer, 0)
-            if native:
-                return ahead.ByRow(spread.flat, spread.outer)
-        elif shared and spread.inner == 1 and pack == 1 and native:
-            return ahead.ByRun(spread.flat, spread.outer)
-        return ahead.Scattered(spread.flat, spread.outer, spread.channel, spread.inner)
+            return forms.ByRow(spread.flat, spread.outer)
+        if shared and spread.inner == 1 and pack == 1:
+            return forms.ByRun(spread.flat, spread.outer)
+        return forms.Scattered(spread.flat, spread.outer, spread.channel, spread.inner)
 
     return _pick(window, form, omit)
 
@@ -120,7 +129,7 @@ def pick_of_planes(window: Window, omit: bool) -> Any:
     def form(spread: Spread | None) -> Any:
         if spread is None:
             return None
-        kind = kernels("weights").Dense if spread.inner == 1 else kernels("weights").Constant
+        kind = kernels("forms").Dense if spread.inner == 1 else kernels("forms").Constant
         return kind(spread.flat, spread.outer, spread.channel)
 
     return _pick(window, form, omit)
@@ -136,7 +145,7 @@ def activation(spec: tuple[Any, ...] | None) -> Any:
     """The activation as the kernels take it, from (kind, numbers)."""
     if spec is None:
         return None
-    return getattr(kernels("activation"), spec[0])(*map(float, spec[1:]))
+    return getattr(kernels("forms"), spec[0])(*map(float, spec[1:]))
 
 
 def new_parts(parts: int, channels: int, higher: bool, extremes: bool) -> tuple[Any, ...]:
@@ -147,3 +156,14 @@ def new_parts(parts: int, channels: int, higher: bool, extremes: bool) -> tuple[
         wide = np.zeros((3, parts, channels))
         wide[0], wide[1] = np.inf, -np.inf
     return count, mean, m2, np.zeros((2, parts, channels)) if higher else None, wide
+
+
+def flat_parts(parts: tuple[Any, ...]) -> Any:
+    """Parts as the kernels take them."""
+    each, channels = parts[0].shape
+    return kernels("forms").Parts(*(None if p is None else p.reshape(-1) for p in parts), each, channels)
+
+
+def merge_at(parts: tuple[Any, ...], a: int, places: NDArray, part: tuple[Any, ...]) -> None:
+    """Merge part 0 of `part` into part a of `parts`, its channel k into channel places[k], in place."""
+    kernel("welford", "merge_at")(flat_parts(parts), a, places, places.size, flat_parts(part))

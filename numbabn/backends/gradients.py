@@ -9,9 +9,10 @@ import numpy as np
 from ..arrays import NDArray
 from ..layout import Layout, Window
 from . import cuts
-from .cuts import GRAIN, SMALL, kernels
+from .cuts import SMALL
 from .scratch import Run, channel_numbers, groups_of, here, kept_of, scratch
 from .threads import parallel_for
+from .written import by_rows, write
 
 
 def grad_sums(layout: Layout, mean: NDArray, omit: bool = False, act: Any = None) -> NDArray:
@@ -71,22 +72,22 @@ def grad_inputs(
 
 def _grad_sums_of_window(window: Window, mean: NDArray, omit: bool, act: Any, run: Run) -> NDArray:
     g = window.geometry
-    small = g.size <= SMALL
     parameters = (mean, _compiled(act))
     dy, x, other = window.of("dy"), window.of("x"), window.of("residual")
     if g.rows:
         pack, row_blocks, col_blocks = cuts.row_blocks(g)
-        sums = np.zeros((2, row_blocks, g.channels))
-        by_row = (*dy[:2], *x[:2], g.outer, g.channels, g.inner, pack, row_blocks, col_blocks)
-        pick, kernel = cuts.pick_of_rows(window, pack, omit), kernels("grad_rows").sums
-        run(lambda lo, hi: kernel(*by_row, lo, hi, pick, *parameters, *other[:2], sums), row_blocks * col_blocks, small)
+        sums, items = np.zeros((2, row_blocks, g.channels)), row_blocks * col_blocks
+        shape = (g.outer, g.channels, g.inner, pack, row_blocks, col_blocks)
+        pick, kernel = cuts.pick_of_rows(window, pack, omit), cuts.kernel("grads", "rows")
+        over = kernel.over(*dy[:2], *x[:2], *shape, pick, *parameters, *other[:2], sums.reshape(-1))
     else:
         blocks, outer_blocks, inner_blocks = cuts.plane_blocks(g)
         each = outer_blocks * inner_blocks
-        sums = np.zeros((2, each, g.channels))
-        by_plane = (*dy, *x, g.outer, g.channels, g.inner, blocks, outer_blocks, inner_blocks)
-        pick, kernel = cuts.pick_of_planes(window, omit), kernels("grad_planes").sums
-        run(lambda lo, hi: kernel(*by_plane, lo, hi, pick, *parameters, *other, sums), blocks * each, small)
+        sums, items = np.zeros((2, each, g.channels)), blocks * each
+        shape = (g.outer, g.channels, g.inner, blocks, outer_blocks, inner_blocks)
+        pick, kernel = cuts.pick_of_planes(window, omit), cuts.kernel("grads", "planes")
+        over = kernel.over(*dy, *x, *shape, pick, *parameters, *other, sums.reshape(-1))
+    run(over, items, g.size <= SMALL)
     return np.asarray(sums.sum(axis=1))
 
 
@@ -94,31 +95,10 @@ def _grad_inputs_of_window(
     window: Window, mean: Any, a: Any, b: Any, k: Any, *, omit: bool, act: Any, run: Run
 ) -> None:
     g = window.geometry
-    small = g.size <= SMALL
-    parameters = (mean, _compiled(act))
-    dy, x, dx, dz, other = (window.of(name) for name in ("dy", "x", "dx", "dz", "residual"))
-    if dx[0] is None:
-        dx = (None, *dy[1:])  # in place, dx has the strides of dy
-    if cuts.by_rows(g):
-        pack, row_blocks, col_blocks = cuts.written_row_blocks(g)
-        rows = (*dy[:2], *x[:2], *dx[:2], *dz[:2], g.outer, g.channels, g.inner)
-        cut = (pack, row_blocks, col_blocks)
-        pick, kernel, items = (
-            cuts.pick_of_rows(window, pack, omit),
-            kernels("grad_rows").inputs,
-            row_blocks * col_blocks,
-        )
-        run(
-            lambda lo, hi: kernel(*rows, *cut, items - hi, items - lo, pick, *parameters, *other[:2], a, b, k),
-            items,
-            small,
-        )
-        return
-    inner_blocks = max(1, g.inner // GRAIN)
-    planes = (*dy, *x, *dx, *dz, g.channels, g.inner, inner_blocks)
-    pick, kernel = cuts.pick_of_planes(window, omit), kernels("grad_planes").inputs
-    items = g.outer * g.channels * inner_blocks
-    run(lambda lo, hi: kernel(*planes, items - hi, items - lo, pick, *parameters, *other, a, b, k), items, small)
+    dy, x, dz, other = (window.of(name) for name in ("dy", "x", "dz", "residual"))
+    pick = cuts.pick_of_rows(window, cuts.pack_written(g), omit) if by_rows(g) else cuts.pick_of_planes(window, omit)
+    task = cuts.kernels("forms").Gradient(*dy, *x, *dz, pick, mean, _compiled(act), *other, a, b, k)
+    write(window, task, "dx" if "dx" in window.flat else "dy", run)
 
 
 def _compiled(act: Any) -> Any:

@@ -87,7 +87,7 @@ def _moments(layout: Layout, omit: bool, kept: dict[int, Any] | None) -> Parts:
         def merge(values: NDArray) -> None:
             count, mean, m2 = values.reshape(3, 1, -1)
             part = (np.array(count), np.array(mean), np.array(m2), None, None)
-            cuts.kernels("welford").merge_at(parts, 0, piece.at, part)
+            cuts.merge_at(parts, 0, piece.at, part)
 
         return cuda.moments_of_window(piece.window, omit, piece.place), merge
 

@@ -1,0 +1,105 @@
+"""From a kernel's Python to machine code that needs neither numba nor Python: an object with one C function.
+
+The function takes one address: of a row of 8-byte slots with the arguments, tuples flattened, nothing for None. It
+returns the truth that the kernel returns, as a 64-bit integer.
+"""
+
+import importlib
+import re
+from contextlib import contextmanager
+
+from llvmlite import ir
+from numba import types
+from numba.core import config
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
+
+from . import forms
+from .memory import Flat
+
+SLOT = ir.IntType(64)
+NUMBERS = {"i": types.int64, "d": types.float64, "b": types.boolean}
+SYMBOL = "numbabn_entry"
+# What the C library of the process has, and no more, may be asked for by code that is kept on disk.
+KNOWN = {
+    *("aligned_alloc", "free", "memcpy", "memmove", "memset"),
+    *("exp", "expm1", "log1p", "tanh", "erfc", "erf", "exp2", "log", "pow", "sqrt", "fma"),
+}
+
+
+def built(room, name, kinds):
+    """The object of a kernel for arguments of some kinds, as bytes; SYMBOL names its function."""
+    kernel = getattr(importlib.import_module(f"numbabn.kernels.{room}"), name)
+    args = tuple(map(numba_type, kinds))
+    with global_compiler_lock:
+        with _unoptimized():  # each helper would be optimized by itself, and again in all that call it
+            kernel.compile(args)
+        return _object(kernel.overloads[args], args)
+
+
+def numba_type(kind):
+    """The type that numba compiles for a kind of argument, as `entry.Kernel` tells it."""
+    if kind is None:
+        return types.none
+    if isinstance(kind, str):
+        return NUMBERS.get(kind) or Flat(kind)
+    name, *fields = kind
+    inside = [numba_type(field) for field in fields]
+    if not name:
+        return types.Tuple(inside)
+    cls = getattr(forms, name)
+    if len(set(inside)) == 1:
+        return types.NamedUniTuple(inside[0], len(inside), cls)
+    return types.NamedTuple(inside, cls)
+
+
+@contextmanager
+def _unoptimized():
+    before = config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE
+    config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE = type(config.OPT)(0), 0, 0
+    try:
+        yield
+    finally:
+        config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE = before
+
+
+def _object(compiled, args):
+    context = cpu_target.target_context
+    codegen = context.codegen()
+    library = codegen.create_library(SYMBOL)
+    module = library.create_ir_module(SYMBOL)
+    function = ir.Function(module, ir.FunctionType(SLOT, [SLOT.as_pointer()]), SYMBOL)
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    slots = iter(range(1 << 30))
+    values = [_value(context, builder, function.args[0], slots, arg) for arg in args]
+    callee = context.declare_function(module, compiled.fndesc)
+    result = types.unliteral(compiled.signature.return_type)
+    _, value = context.call_conv.call_function(builder, callee, result, args, values)
+    builder.ret(builder.zext(value, SLOT) if result == types.boolean else ir.Constant(SLOT, 0))
+    library.add_ir_module(module)
+    library._final_module.link_in(compiled.library._get_module_for_linking(), preserve=True)
+    library._optimize_final_module()
+    library._final_module.verify()
+    unknown = _asked_for(str(library._final_module)) - KNOWN
+    if unknown:
+        raise RuntimeError(f"{compiled.fndesc.qualname} needs {', '.join(sorted(unknown))}, which no other process has")
+    return codegen._tm.emit_object(library._final_module)
+
+
+def _value(context, builder, row, slots, kind):
+    """The LLVM value of an argument, from the next slots of a row."""
+    if isinstance(kind, types.NoneType):
+        return context.get_dummy_value()
+    if isinstance(kind, types.BaseTuple):
+        return context.make_tuple(builder, kind, [_value(context, builder, row, slots, k) for k in kind.types])
+    slot = builder.load(builder.gep(row, [ir.Constant(SLOT, next(slots))]))
+    if isinstance(kind, Flat):
+        return builder.inttoptr(slot, context.get_value_type(kind))
+    if kind == types.float64:
+        return builder.bitcast(slot, ir.DoubleType())
+    return builder.trunc(slot, ir.IntType(1)) if kind == types.boolean else slot
+
+
+def _asked_for(text):
+    """Names that a module declares and does not define, without LLVM's own."""
+    return {name for name in re.findall(r'^declare [^@]*@"?([\w.$]+)', text, re.M) if not name.startswith("llvm.")}

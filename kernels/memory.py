@@ -1,0 +1,350 @@
+"""Flat memory in a kernel: an address whose type says what lies there, with loads and stores of one value or several.
+
+A `Flat` is what the entry of a kernel makes of a one-dimensional array; without the compiler, it is the array itself.
+The kernels for CUDA hand arrays of numba to `load` and `store`. Everything is float64 between the two.
+"""
+
+import operator
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, overload, register_model
+
+from .forms import LANES, Eight, Few
+from .half import BFLOAT, HALF, bits_to_float, float_to_half, half_to_float, to_bfloat, to_odd
+from .half import float_to_bits as float_bits
+from .vector import DOUBLE, INT32, VECTOR, kind_of, mask_of, spread
+
+LINE = 64  # bytes that memory is read and written by
+BYTE = ir.IntType(8)
+ELEMENTS = {
+    "f2": ir.HalfType(),
+    "b2": ir.IntType(16),
+    "f4": ir.FloatType(),
+    "f8": DOUBLE,
+    **{f"{sign}{size}": ir.IntType(8 * size) for sign in "iu" for size in (1, 2, 4, 8)},
+}
+
+
+class Flat(types.Type):
+    """Memory that holds elements of a kind: the keys of `ELEMENTS`, b2 for bfloat16."""
+
+    def __init__(self, kind):
+        self.kind, self.element, self.size = kind, ELEMENTS[kind], int(kind[1:])
+        super().__init__(f"Flat({kind})")
+
+
+@register_model(Flat)
+class _FlatModel(models.PrimitiveModel):
+    def __init__(self, manager, kind):
+        super().__init__(manager, kind, BYTE.as_pointer())
+
+
+OWN = {"f8": types.float64, "i8": types.int64}  # kinds that a kernel keeps for itself, read and written by []
+
+
+def place_of(builder, flat, pointer, i, element=None):
+    """The LLVM pointer to element i."""
+    whole = builder.bitcast(pointer, flat.element.as_pointer())
+    place = builder.gep(whole, [i])
+    return place if element is None else builder.bitcast(place, element.as_pointer())
+
+
+def _several(scalar, n):
+    return ir.VectorType(scalar, n) if n else scalar
+
+
+def _to_double(builder, flat, value, n):
+    """An element, or n of them, as float64."""
+    if flat.kind == "f8":
+        return value
+    if flat.kind == "f2":
+        value = builder.fpext(value, _several(ir.FloatType(), n))
+    elif flat.kind == "b2":
+        word = _several(INT32, n)
+        value = builder.zext(value, word)
+        places = ir.Constant(word, [16] * n if n else 16)
+        value = builder.bitcast(builder.shl(value, places), _several(ir.FloatType(), n))
+    elif flat.kind[0] in "iu":
+        return (builder.sitofp if flat.kind[0] == "i" else builder.uitofp)(value, _several(DOUBLE, n))
+    return builder.fpext(value, _several(DOUBLE, n))
+
+
+def _from_double(builder, flat, value, n):
+    """float64 to an element, or n of them; one that is a number of 16 bits has been rounded for it before."""
+    if flat.kind == "f8":
+        return value
+    value = builder.fptrunc(value, _several(ir.FloatType(), n))
+    if flat.kind == "f2":
+        return builder.fptrunc(value, _several(ir.HalfType(), n))
+    if flat.kind == "b2":
+        word = _several(INT32, n)
+        value = builder.lshr(builder.bitcast(value, word), ir.Constant(word, [16] * n if n else 16))
+        return builder.trunc(value, _several(ir.IntType(16), n))
+    return value
+
+
+def _masked(builder, flat, name, result, args, mask):
+    """A call of llvm.masked.load or store, by whole numbers of the same size."""
+    kind = ir.VectorType(ir.IntType(8 * flat.size), LANES)
+    bits = {"llvm.masked.load": 1, "llvm.masked.store": 2}[name]
+    align = ir.Constant(INT32, flat.size)
+    operands = [*args, align, mask] if bits == 2 else [*args, align, mask, ir.Constant(kind, None)]
+    function = ir.FunctionType(result(kind), [value.type for value in operands])
+    declared = cgutils.get_or_insert_function(builder.module, function, f"{name}.v{LANES}i{8 * flat.size}.p0")
+    return builder.call(declared, operands)
+
+
+@intrinsic
+def _load_one(typingctx, flat, i):
+    def codegen(context, builder, signature, args):
+        flat = signature.args[0]
+        return _to_double(builder, flat, builder.load(place_of(builder, flat, *args)), 0)
+
+    return types.float64(flat, types.intp), codegen
+
+
+@intrinsic
+def _load_eight(typingctx, flat, i):
+    def codegen(context, builder, signature, args):
+        flat = signature.args[0]
+        place = place_of(builder, flat, *args, ir.VectorType(flat.element, LANES))
+        return _to_double(builder, flat, builder.load(place, align=flat.size), LANES)
+
+    return VECTOR(flat, types.intp), codegen
+
+
+@intrinsic
+def _load_few(typingctx, flat, i, n):
+    def codegen(context, builder, signature, args):
+        flat, mask = signature.args[0], mask_of(builder, args[2])
+        kind = ir.VectorType(ir.IntType(8 * flat.size), LANES)
+        place = place_of(builder, flat, args[0], args[1], kind)
+        value = _masked(builder, flat, "llvm.masked.load", lambda kind: kind, [place], mask)
+        return _to_double(builder, flat, builder.bitcast(value, ir.VectorType(flat.element, LANES)), LANES)
+
+    return VECTOR(flat, types.intp, types.intp), codegen
+
+
+@intrinsic
+def _store_one(typingctx, flat, i, value):
+    def codegen(context, builder, signature, args):
+        flat = signature.args[0]
+        builder.store(_from_double(builder, flat, args[2], 0), place_of(builder, flat, args[0], args[1]))
+        return context.get_dummy_value()
+
+    return types.void(flat, types.intp, types.float64), codegen
+
+
+def _storing_eight(past):
+    """The intrinsic that stores a vector, into the cache or past it."""
+
+    @intrinsic
+    def _store_eight(typingctx, flat, i, value):
+        def codegen(context, builder, signature, args):
+            flat = signature.args[0]
+            value = _from_double(builder, flat, spread(builder, args[2], VECTOR.llvm), LANES)
+            place = place_of(builder, flat, args[0], args[1], value.type)
+            stored = builder.store(value, place, align=flat.size * LANES if past else flat.size)
+            if past:
+                stored.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(INT32, 1)]))
+            return context.get_dummy_value()
+
+        return types.void(flat, types.intp, value), codegen
+
+    return _store_eight
+
+
+_store_eight, _store_eight_past = _storing_eight(False), _storing_eight(True)
+
+
+@intrinsic
+def _store_few(typingctx, flat, i, n, value):
+    def codegen(context, builder, signature, args):
+        flat, mask = signature.args[0], mask_of(builder, args[2])
+        kind = ir.VectorType(ir.IntType(8 * flat.size), LANES)
+        value = _from_double(builder, flat, spread(builder, args[3], VECTOR.llvm), LANES)
+        value = builder.bitcast(value, kind)
+        place = place_of(builder, flat, args[0], args[1], kind)
+        _masked(builder, flat, "llvm.masked.store", lambda kind: ir.VoidType(), [value, place], mask)
+        return context.get_dummy_value()
+
+    return types.void(flat, types.intp, types.intp, value), codegen
+
+
+@intrinsic
+def _get(typingctx, flat, i):
+    def codegen(context, builder, signature, args):
+        return builder.load(place_of(builder, signature.args[0], *args))
+
+    return OWN[flat.kind](flat, types.intp), codegen
+
+
+@intrinsic
+def _set(typingctx, flat, i, value):
+    def codegen(context, builder, signature, args):
+        builder.store(args[2], place_of(builder, signature.args[0], args[0], args[1]))
+        return context.get_dummy_value()
+
+    return types.void(flat, types.intp, OWN[flat.kind]), codegen
+
+
+@overload(operator.getitem)
+def _getitem(x, i):
+    if isinstance(x, Flat):
+        return lambda x, i: _get(x, i)
+    return None
+
+
+@overload(operator.setitem)
+def _setitem(x, i, value):
+    if isinstance(x, Flat):
+        return lambda x, i, value: _set(x, i, value)
+    return None
+
+
+# Loads and stores ------------------------------------------------------------------------------------
+
+
+def load(x, i):
+    """The element or elements of flat memory at an index, as float64; what an index leaves out is 0."""
+    if isinstance(i, (Eight, Few)):
+        n = LANES if isinstance(i, Eight) else i.n
+        return np.array([load(x, k) for k in range(i.i, i.i + n)] + [0.0] * (LANES - n))
+    value = x[i]
+    if x.dtype == HALF:
+        return np.float64(value["half"].view(np.float16))
+    if x.dtype == BFLOAT:
+        return np.float64((np.uint32(value["bfloat"]) << np.uint32(16)).view(np.float32))
+    return np.float64(value)
+
+
+def store(out, i, value):
+    """Round to the type of the memory, once, and write there."""
+    if isinstance(i, (Eight, Few)):
+        n = LANES if isinstance(i, Eight) else i.n
+        for k, one in enumerate(np.broadcast_to(value, LANES)[:n]):
+            store(out, i.i + k, one)
+    elif out.dtype == HALF:
+        out[i]["half"] = np.float32(to_odd(value)).astype(np.float16).view(np.uint16)
+    elif out.dtype == BFLOAT:
+        out[i]["bfloat"] = np.uint16(np.float32(to_bfloat(value)).view(np.uint32) >> np.uint32(16))
+    else:
+        out[i] = value
+
+
+def store_past(out, i, value):
+    """Store eight values past the cache, where they are whole lines of memory; `settle` comes after the last."""
+    store(out, i, value)
+
+
+def rounded(out, value):
+    """A float64 that needs no more than the conversion to the type of the memory."""
+    return value
+
+
+@overload(rounded)
+def _rounded(out, value):
+    if out.kind == "f2":
+        return lambda out, value: to_odd(value)
+    if out.kind == "b2":
+        return lambda out, value: to_bfloat(value)
+    return lambda out, value: value
+
+
+@overload(load)
+def _load(x, i):
+    if not isinstance(x, Flat):
+        return _load_of_array(x)
+    if kind_of(i) is Eight:
+        return lambda x, i: _load_eight(x, i.i)
+    if kind_of(i) is Few:
+        return lambda x, i: _load_few(x, i.i, i.n)
+    return lambda x, i: _load_one(x, i)
+
+
+@overload(store)
+def _store(out, i, value):
+    if not isinstance(out, Flat):
+        return _store_to_array(out)
+    if kind_of(i) is Eight:
+        return lambda out, i, value: _store_eight(out, i.i, rounded(out, value))
+    if kind_of(i) is Few:
+        return lambda out, i, value: _store_few(out, i.i, i.n, rounded(out, value))
+    return lambda out, i, value: _store_one(out, i, rounded(out, value))
+
+
+@overload(store_past)
+def _store_past(out, i, value):
+    return lambda out, i, value: _store_eight_past(out, i.i, rounded(out, value))
+
+
+def _field(array):
+    return next(iter(array.dtype.fields)) if isinstance(getattr(array, "dtype", None), types.Record) else ""
+
+
+def _load_of_array(x):
+    if _field(x) == "half":
+        return lambda x, i: np.float64(half_to_float(x[i].half))
+    if _field(x) == "bfloat":
+        return lambda x, i: np.float64(bits_to_float(np.uint32(np.uint32(x[i].bfloat) << np.uint32(16))))
+    return lambda x, i: np.float64(x[i])
+
+
+def _store_to_array(out):
+    if _field(out) == "half":
+
+        def store_half(out, i, value):
+            out[i].half = float_to_half(np.float32(to_odd(value)))
+
+        return store_half
+    if _field(out) == "bfloat":
+
+        def store_bfloat(out, i, value):
+            out[i].bfloat = np.uint16(float_bits(np.float32(to_bfloat(value))) >> np.uint32(16))
+
+        return store_bfloat
+
+    def store_native(out, i, value):
+        out[i] = value
+
+    return store_native
+
+
+# Addresses -------------------------------------------------------------------------------------------
+
+
+def at(x, n):
+    """Flat memory from element n on; None stays None."""
+    return None if x is None else x[n:]
+
+
+def moved(index, n):
+    """The index of what lies n elements further."""
+    return index + n if isinstance(index, int) else index._replace(i=index.i + n)
+
+
+@intrinsic
+def _at(typingctx, x, n):
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(place_of(builder, signature.args[0], *args), BYTE.as_pointer())
+
+    return x(x, types.intp), codegen
+
+
+@overload(at)
+def _overload_at(x, n):
+    if isinstance(x, Flat):
+        return lambda x, n: _at(x, n)
+    return (lambda x, n: None) if isinstance(x, types.NoneType) else (lambda x, n: x[n:])
+
+
+@overload(moved)
+def _moved(index, n):
+    if kind_of(index) is Eight:
+        return lambda index, n: Eight(index.i + n)
+    if kind_of(index) is Few:
+        return lambda index, n: Few(index.i + n, index.n)
+    return lambda index, n: index + n

@@ -1,0 +1,140 @@
+"""Room for a kernel's own numbers, which it takes once and shares out by itself."""
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+
+from .forms import LANES
+from .jit import helper
+from .memory import BYTE, LINE, Flat, place_of
+from .vector import INT32, WORD
+
+WORK = Flat("f8")
+
+
+def new_room(n):
+    """Room for n float64, on a whole line, to be given back by `free_room`."""
+    return np.empty(n)
+
+
+def is_missing(room):
+    """Whether there was no memory for a room."""
+    return False
+
+
+def free_room(room):
+    """Give back what `new_room` gave."""
+
+
+@helper
+def padded(n):
+    """The size of an array of n float64 in a room: whole lines, and such that not all begin at one place in a page."""
+    return (n + LANES - 1) // LANES * LANES + 2 * LANES
+
+
+def seen_as(room, other, n):
+    """Room for n elements of the kind of `other`, in a room of as many float64."""
+    return np.empty(n, other.dtype)
+
+
+def copy(source, i, out, j, n):
+    """Copy n elements as they are, from i on to j on, between flat memory of one kind."""
+    out[j : j + n] = source[i : i + n]
+
+
+def repeat(source, i, out, j):
+    """Write element i `LANES` times, as it is, from j on."""
+    out[j : j + LANES] = source[i]
+
+
+@intrinsic
+def _new_room(typingctx, n):
+    def codegen(context, builder, signature, args):
+        line = ir.Constant(WORD, LINE)
+        size = builder.mul(args[0], ir.Constant(WORD, 8))
+        size = builder.and_(builder.add(size, ir.Constant(WORD, LINE)), ir.Constant(WORD, -LINE))
+        kind = ir.FunctionType(BYTE.as_pointer(), [WORD, WORD])
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, "aligned_alloc"), [line, size])
+
+    return WORK(types.intp), codegen
+
+
+@intrinsic
+def _is_missing(typingctx, room):
+    def codegen(context, builder, signature, args):
+        return builder.icmp_unsigned("==", builder.ptrtoint(args[0], WORD), ir.Constant(WORD, 0))
+
+    return types.boolean(room), codegen
+
+
+@intrinsic
+def _free_room(typingctx, room):
+    def codegen(context, builder, signature, args):
+        kind = ir.FunctionType(ir.VoidType(), [BYTE.as_pointer()])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "free"), args)
+        return context.get_dummy_value()
+
+    return types.void(room), codegen
+
+
+@intrinsic
+def _seen_as(typingctx, room, other, n):
+    return other(room, other, types.intp), lambda context, builder, signature, args: args[0]
+
+
+@intrinsic
+def _copy(typingctx, source, i, out, j, n):
+    def codegen(context, builder, signature, args):
+        a, i, b, j, n = args
+        flat = signature.args[0]
+        cgutils.raw_memcpy(builder, place_of(builder, flat, b, j), place_of(builder, flat, a, i), n, flat.size)
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, out, types.intp, types.intp), codegen
+
+
+@intrinsic
+def _repeat(typingctx, source, i, out, j):
+    def codegen(context, builder, signature, args):
+        flat = signature.args[0]
+        kind, word = ir.VectorType(ir.IntType(8 * flat.size), LANES), ir.IntType(8 * flat.size)
+        value = builder.load(place_of(builder, flat, args[0], args[1], word), align=flat.size)
+        first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(INT32, 0))
+        lanes = ir.Constant(ir.VectorType(INT32, LANES), [0] * LANES)
+        several = builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), lanes)
+        builder.store(several, place_of(builder, flat, args[2], args[3], kind), align=flat.size)
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, out, types.intp), codegen
+
+
+@overload(new_room)
+def _overload_new_room(n):
+    return lambda n: _new_room(n)
+
+
+@overload(is_missing)
+def _overload_is_missing(room):
+    return lambda room: _is_missing(room)
+
+
+@overload(free_room)
+def _overload_free_room(room):
+    return lambda room: _free_room(room)
+
+
+@overload(seen_as)
+def _overload_seen_as(room, other, n):
+    return lambda room, other, n: _seen_as(room, other, n)
+
+
+@overload(copy)
+def _overload_copy(source, i, out, j, n):
+    return lambda source, i, out, j, n: _copy(source, i, out, j, n)
+
+
+@overload(repeat)
+def _overload_repeat(source, i, out, j):
+    return lambda source, i, out, j: _repeat(source, i, out, j)

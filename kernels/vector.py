@@ -1,0 +1,312 @@
+"""Eight float64 values at a time, whatever the machine's vectors hold: what the inner loops work on.
+
+A kernel says how many values a step takes by the type of its index: an int is one, `Eight(i)` eight neighbours from i
+on, `Few(i, n)` the first n of them. `memory.load` gives a float for an int, and a vector for the others; what is
+written here works on both, and without the compiler on NumPy arrays of so many values. Numbers are repeated as needed.
+"""
+
+import operator
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, overload, register_model
+
+from .forms import LANES, Eight, Few
+
+DOUBLE, WORD, BIT, INT32 = ir.DoubleType(), ir.IntType(64), ir.IntType(1), ir.IntType(32)
+FLAGS = ("contract",)
+
+
+class Lanes(types.Type):
+    """`LANES` values of one LLVM type in a vector."""
+
+    def __init__(self, name, element):
+        super().__init__(f"{name}[{LANES}]")
+        self.llvm = ir.VectorType(element, LANES)
+
+
+VECTOR, BITS, TRUTH = Lanes("float64", DOUBLE), Lanes("uint64", WORD), Lanes("bool", BIT)
+OF_ELEMENT = {types.float64: VECTOR, types.uint64: BITS, types.boolean: TRUTH}
+
+
+@register_model(Lanes)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, manager, kind):
+        super().__init__(manager, kind, kind.llvm)
+
+
+def spread(builder, value, kind):
+    """An LLVM value repeated in all lanes; a vector as it is."""
+    if isinstance(value.type, ir.VectorType):
+        return value
+    nothing = ir.Constant(kind, ir.Undefined)
+    first = builder.insert_element(nothing, value, ir.Constant(INT32, 0))
+    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(INT32, LANES), [0] * LANES))
+
+
+def _operation(function, operand, element, result, build):
+    """Let an operator take two vectors, or a vector and a number."""
+    cases = [(operand, operand), (operand, element), (element, operand)]
+    template = type(
+        f"Lanes_{function.__name__}",
+        (ConcreteTemplate,),
+        {"key": function, "cases": [signature(result, *case) for case in cases]},
+    )
+    infer_global(function)(template)
+
+    def implementation(context, builder, signature, args):
+        return build(builder, *(spread(builder, a, operand.llvm) for a in args))
+
+    for case in cases:
+        lower_builtin(function, *case)(implementation)
+
+
+for _function, _name in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):
+    _operation(
+        _function,
+        VECTOR,
+        types.float64,
+        VECTOR,
+        lambda builder, a, b, name=_name: getattr(builder, name)(a, b, flags=FLAGS),
+    )
+for _function, _sign in (
+    (operator.lt, "<"),
+    (operator.le, "<="),
+    (operator.gt, ">"),
+    (operator.ge, ">="),
+    (operator.eq, "=="),
+):
+    _operation(
+        _function,
+        VECTOR,
+        types.float64,
+        TRUTH,
+        lambda builder, a, b, sign=_sign: builder.fcmp_ordered(sign, a, b),
+    )
+_operation(operator.ne, VECTOR, types.float64, TRUTH, lambda builder, a, b: builder.fcmp_unordered("!=", a, b))
+for _function, _name in ((operator.add, "add"), (operator.and_, "and_"), (operator.or_, "or_")):
+    _operation(_function, BITS, types.uint64, BITS, lambda builder, a, b, name=_name: getattr(builder, name)(a, b))
+for _function, _name in ((operator.and_, "and_"), (operator.or_, "or_")):
+    _operation(_function, TRUTH, types.boolean, TRUTH, lambda builder, a, b, name=_name: getattr(builder, name)(a, b))
+
+
+@infer_global(abs)
+class _LanesAbs(ConcreteTemplate):
+    cases = (signature(VECTOR, VECTOR),)
+
+
+@lower_builtin(abs, VECTOR)
+def _abs(context, builder, signature, args):
+    kind = ir.FunctionType(VECTOR.llvm, [VECTOR.llvm])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fabs.v{LANES}f64"), args)
+
+
+# Choosing ------------------------------------------------------------------------------------------
+
+
+def select(condition, a, b):
+    """a where the condition holds, else b; both are computed."""
+    if isinstance(condition, np.ndarray):
+        return np.where(condition, a, b)
+    return a if condition else b
+
+
+@intrinsic
+def _select(typingctx, condition, a, b):
+    result = _common(a, b) if condition == types.boolean else _wide(_common(a, b))
+
+    def codegen(context, builder, signature, args):
+        kind = signature.return_type
+        if isinstance(kind, Lanes):
+            args = [args[0], *(spread(builder, value, kind.llvm) for value in args[1:])]
+        return builder.select(*args)
+
+    return result(condition, a, b), codegen
+
+
+def _common(a, b):
+    return a if isinstance(a, Lanes) else b
+
+
+def _wide(kind):
+    return kind if isinstance(kind, Lanes) else OF_ELEMENT[kind]
+
+
+@overload(select)
+def _selected(condition, a, b):
+    if isinstance(a, Lanes) or isinstance(b, Lanes) or isinstance(condition, Lanes):
+        return lambda condition, a, b: _select(condition, a, b)
+    return lambda condition, a, b: a if condition else b
+
+
+# Bits -----------------------------------------------------------------------------------------------
+
+
+def bits_of(value):
+    """float64 -> its bits as uint64."""
+    return np.asarray(value, np.float64).view(np.uint64)[()]
+
+
+def of_bits(bits):
+    """uint64 -> the float64 with these bits."""
+    return np.asarray(bits, np.uint64).view(np.float64)[()]
+
+
+@intrinsic
+def _bits_of(typingctx, value):
+    result = BITS if value is VECTOR else types.uint64
+
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(args[0], BITS.llvm if result is BITS else WORD)
+
+    return result(value), codegen
+
+
+@intrinsic
+def _of_bits(typingctx, bits):
+    result = VECTOR if bits is BITS else types.float64
+
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(args[0], VECTOR.llvm if result is VECTOR else DOUBLE)
+
+    return result(bits), codegen
+
+
+@overload(bits_of)
+def _overload_bits_of(value):
+    return lambda value: _bits_of(value)
+
+
+@overload(of_bits)
+def _overload_of_bits(bits):
+    return lambda bits: _of_bits(bits)
+
+
+# Lanes ----------------------------------------------------------------------------------------------
+
+
+def nothing(index):
+    """0 for as many values as an index takes; eight for a few, too."""
+    return 0.0 if isinstance(index, int) else np.zeros(LANES)
+
+
+def within(value, index):
+    """A vector of eight, with 0 in the lanes that an index of a few leaves out."""
+    if isinstance(index, Few):
+        return np.where(np.arange(LANES) < index.n, value, 0.0)
+    return value
+
+
+def total(value):
+    """The sum of all lanes, in halves: the order is the same on every machine."""
+    while np.size(value) > 1:
+        value = value[: value.size // 2] + value[value.size // 2 :]
+    return float(value[0])
+
+
+def by_lane(function, value, argument):
+    """``function(v, argument)`` of each value; function: a compiled function of numbers."""
+    if isinstance(value, np.ndarray):
+        return np.array([function(v, argument) for v in value])
+    return function(np.float64(value), argument)
+
+
+def mask_of(builder, n):
+    """The LLVM vector of truths whose first n lanes are true."""
+    places = ir.Constant(ir.VectorType(WORD, LANES), list(range(LANES)))
+    return builder.icmp_signed("<", places, spread(builder, n, BITS.llvm))
+
+
+@intrinsic
+def _zeros(typingctx):
+    return VECTOR(), lambda context, builder, signature, args: ir.Constant(VECTOR.llvm, None)
+
+
+@intrinsic
+def _first(typingctx, value, n):
+    def codegen(context, builder, signature, args):
+        value = spread(builder, args[0], VECTOR.llvm)
+        return builder.select(mask_of(builder, args[1]), value, ir.Constant(VECTOR.llvm, None))
+
+    return VECTOR(value, types.intp), codegen
+
+
+@intrinsic
+def _total(typingctx, value):
+    def codegen(context, builder, signature, args):
+        (value,), n = args, LANES
+        while n > 1:
+            n //= 2
+            some = ir.VectorType(INT32, n)
+            halves = [builder.shuffle_vector(value, value, ir.Constant(some, list(range(lo, lo + n)))) for lo in (0, n)]
+            value = builder.fadd(*halves)
+        return builder.extract_element(value, ir.Constant(INT32, 0))
+
+    return types.float64(value), codegen
+
+
+@intrinsic
+def _lane(typingctx, value, k):
+    def codegen(context, builder, signature, args):
+        return builder.extract_element(args[0], args[1])
+
+    return types.float64(value, types.intp), codegen
+
+
+@intrinsic
+def _eight(typingctx, a, b, c, d, e, f, g, h):
+    def codegen(context, builder, signature, args):
+        value = ir.Constant(VECTOR.llvm, ir.Undefined)
+        for k, lane in enumerate(args):
+            value = builder.insert_element(value, lane, ir.Constant(INT32, k))
+        return value
+
+    return VECTOR(*[types.float64] * LANES), codegen
+
+
+def kind_of(index):
+    """The NamedTuple that a numba type stands for; None for others."""
+    return getattr(index, "instance_class", None)
+
+
+@overload(nothing)
+def _nothing(index):
+    if kind_of(index) in (Eight, Few):
+        return lambda index: _zeros()
+    return lambda index: 0.0
+
+
+@overload(within)
+def _within(value, index):
+    if kind_of(index) is Few:
+        return lambda value, index: _first(value, index.n)
+    return lambda value, index: value
+
+
+@overload(total)
+def _overload_total(value):
+    return lambda value: _total(value)
+
+
+@overload(by_lane)
+def _by_lane(function, value, argument):
+    if value is not VECTOR:
+        return lambda function, value, argument: function(value, argument)
+    return lambda function, value, argument: _eight(
+        function(_lane(value, 0), argument),
+        function(_lane(value, 1), argument),
+        function(_lane(value, 2), argument),
+        function(_lane(value, 3), argument),
+        function(_lane(value, 4), argument),
+        function(_lane(value, 5), argument),
+        function(_lane(value, 6), argument),
+        function(_lane(value, 7), argument),
+    )

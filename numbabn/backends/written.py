@@ -1,0 +1,69 @@
+"""Which kernel writes a result, and how the work is cut."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..layout import Geometry, Window
+from . import cuts, machine
+from .cuts import GRAIN, SMALL
+from .scratch import Run
+
+LINE = 64  # bytes
+PAST = 32 << 20  # bytes of a result that is too large to be found in a cache by who reads it next
+LONG = 16384  # columns of rows that are whole lines of memory together, at most
+
+
+def by_rows(g: Geometry) -> bool:
+    """Whether a window is written row by row, rather than run by run."""
+    return cuts.by_rows(g)
+
+
+def write(window: Window, task: Any, into: str, run: Run) -> None:
+    """Write what a task makes of a window into one of its arrays."""
+    g = window.geometry
+    small = g.size <= SMALL
+    out, out_outer, out_channel = window.of(into)
+    past = goes_past(window, into)
+    if by_rows(g):
+        pack = _pack_of_lines(g, LINE // window.flat[into].itemsize) if past else 0
+        if pack:
+            items = min(cuts.ITEMS, max(1, g.size // GRAIN))
+            over = cuts.kernel("written", "rows_past").over(task, out, g.outer, g.channels, g.inner, pack, items)
+        else:
+            cut = cuts.written_row_blocks(g)
+            items = cut[1] * cut[2]
+            over = cuts.kernel("written", "rows").over(task, out, out_outer, g.outer, g.channels, g.inner, *cut)
+    elif past:
+        items = min(cuts.ITEMS, max(1, g.size // GRAIN))
+        over = cuts.kernel("written", "planes_past").over(task, out, g.channels, g.inner, g.size, items)
+    else:
+        inner_blocks = max(1, g.inner // GRAIN)
+        items = g.outer * g.channels * inner_blocks
+        over = cuts.kernel("written", "planes").over(
+            task, out, out_outer, out_channel, g.channels, g.inner, inner_blocks
+        )
+    # Backwards: what a pass over x has just left in the cache comes first.
+    run(lambda lo, hi: over(items - hi, items - lo), items, small)
+
+
+def goes_past(window: Window, into: str) -> bool | None:
+    """True where a result is to be stored past the cache, else None."""
+    g, out = window.geometry, window.flat[into]
+    apart = into not in ("x", "dy") and not g.picks and "dz" not in g.arrays
+    together = g.outer_stride[into] == g.channels * g.inner and g.channel_stride[into] == g.inner
+    if not (apart and together and g.size * out.itemsize >= PAST and machine.past_the_cache()):
+        return None
+    other = window.flat.get("residual")
+    own = other is None or other.__array_interface__["data"][0] != out.__array_interface__["data"][0]
+    return True if own and (by_rows(g) or g.inner >= 2 * LINE // out.itemsize) else None
+
+
+def _pack_of_lines(g: Geometry, line: int) -> int:
+    """How many rows are whole lines of memory together; 0 where they do not touch, or are too long."""
+    row = g.channels * g.inner
+    whole = line // math.gcd(line, row)
+    pack = -(-cuts.NARROW // (row * whole)) * whole
+    touching = all(g.outer_stride[name] == row for name in g.arrays)
+    return pack if touching and pack * row <= max(LONG, row) and g.outer >= 8 * pack else 0
