@@ -29,12 +29,16 @@ KNOWN = {
 
 def built(room, name, kinds):
     """The object of a kernel for arguments of some kinds, as bytes; SYMBOL names its function."""
-    kernel = getattr(importlib.import_module(f"numbabn.kernels.{room}"), name)
-    args = tuple(map(numba_type, kinds))
     with global_compiler_lock:
-        with _unoptimized():  # each helper would be optimized by itself, and again in all that call it
-            kernel.compile(args)
-        return _object(kernel.overloads[args], args)
+        machine, module = _module(room, name, kinds)
+        return machine.emit_object(module)
+
+
+def listing(room, name, kinds):
+    """The same as a text: the assembly of a kernel, to be read."""
+    with global_compiler_lock:
+        machine, module = _module(room, name, kinds)
+        return machine.emit_assembly(module)
 
 
 def numba_type(kind):
@@ -63,8 +67,13 @@ def _unoptimized():
         config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE = before
 
 
-def _object(compiled, args):
-    context = cpu_target.target_context
+def _module(room, name, kinds):
+    """(target machine, LLVM module, optimized) of a kernel with its entry."""
+    kernel = getattr(importlib.import_module(f"numbabn.kernels.{room}"), name)
+    args = tuple(map(numba_type, kinds))
+    with _unoptimized():  # each helper would be optimized by itself, and again in all that call it
+        kernel.compile(args)
+    compiled, context = kernel.overloads[args], cpu_target.target_context
     codegen = context.codegen()
     library = codegen.create_library(SYMBOL)
     module = library.create_ir_module(SYMBOL)
@@ -83,7 +92,7 @@ def _object(compiled, args):
     unknown = _asked_for(str(library._final_module)) - KNOWN
     if unknown:
         raise RuntimeError(f"{compiled.fndesc.qualname} needs {', '.join(sorted(unknown))}, which no other process has")
-    return codegen._tm.emit_object(library._final_module)
+    return codegen._tm, library._final_module
 
 
 def _value(context, builder, row, slots, kind):

@@ -7,21 +7,21 @@ enough values have passed for the merge to cost nothing.
 
 import numpy as np
 
-from .cpu_rows import only_with
+from .cpu_rows import ask_for, only_with
 from .forms import LANES, Affine, Eight, Few
-from .jit import helper, inlined, kernel
+from .jit import helper, inlined, kernel, maybe
 from .lines import gap, line_of, settle
 from .memory import at, load, moved, store
-from .more import clear_extremes, fold_extremes, tally_extremes, tally_higher
+from .more import clear_extremes, clear_higher, fold_extremes, tally_extremes, tally_higher
 from .point import of_channel, run_place
 from .room import free_room, is_missing, new_room, padded, seen_as
 from .vector import total, within
 from .weights import deviation, reach, view_of_run, weigh, weighted
-from .welford import merge_tree, scale_of, take_in
+from .welford import merge_tree, scale_of, take_in, take_in_sums
 from .written import write_past, write_some
 
-TILE = 8192  # values between two merges
-STREAMS = 4096  # values of a run that is read as four streams by itself; a shorter one together with three others
+TILE = 8192  # values of short runs between two merges
+PIECE = 2048  # values of each of four streams between two merges
 COLUMNS = 4 * LANES  # columns that a run is laid out in to find its extremes
 
 
@@ -58,35 +58,27 @@ def _counted(view, s0, w, j):
 
 
 @helper
-def _add_run(x, p, n, pick, o, c, i, pivot, acc):
-    """Add a run of n values to the sums of its channel, read as four streams."""
+def _add_streams(x, p, hop, n, k0, k1, k2, k3, pivot, acc, ahead):
+    """Add four streams of n values, `hop` apart, to the sums of their channel."""
     sums = load(acc, Eight(0)), load(acc, Eight(LANES)), load(acc, Eight(2 * LANES))
-    # Memory answers several streams faster; a short run has its four next to each other.
-    hop, step = (n // 4 // LANES * LANES, LANES) if n >= STREAMS else (LANES, 4 * LANES)
-    k0, k1 = view_of_run(pick, o, c, i), view_of_run(pick, o, c, i + hop)
-    k2, k3 = view_of_run(pick, o, c, i + 2 * hop), view_of_run(pick, o, c, i + 3 * hop)
-    end = hop if step == LANES else n // step * step
-    for j in range(0, end, step):
-        sums = _add_four(x, p, p + hop, p + 2 * hop, p + 3 * hop, k0, k1, k2, k3, pivot, sums, Eight(j))
-    begun, rest = 4 * hop if step == LANES else end, n % LANES
-    for j in range(begun, n - rest, LANES):
-        sums = _add_one(x, p, k0, pivot, sums, Eight(j))
+    p1, p2, p3, rest = p + hop, p + 2 * hop, p + 3 * hop, n % LANES
+    for j in range(0, n - rest, LANES):
+        ask_for(x, j, ahead, p, p1, p2, p3)
+        sums = _add_four(x, p, p1, p2, p3, k0, k1, k2, k3, pivot, sums, Eight(j))
     if rest > 0:
-        sums = _add_one(x, p, k0, pivot, sums, Few(n - rest, rest))
+        sums = _add_four(x, p, p1, p2, p3, k0, k1, k2, k3, pivot, sums, Few(n - rest, rest))
     _keep_sums(acc, sums)
 
 
 @helper
-def _add_runs(x, p, hop, n, pick, o, step, c, i, pivot, acc):
-    """The same for four runs, `hop` apart in x and `step` outers."""
+def _add_rest(x, p, n, view, pivot, acc):
+    """The same for one stream of a few values."""
     sums = load(acc, Eight(0)), load(acc, Eight(LANES)), load(acc, Eight(2 * LANES))
-    k0, k1 = view_of_run(pick, o, c, i), view_of_run(pick, o + step, c, i)
-    k2, k3 = view_of_run(pick, o + 2 * step, c, i), view_of_run(pick, o + 3 * step, c, i)
-    p1, p2, p3, rest = p + hop, p + 2 * hop, p + 3 * hop, n % LANES
+    rest = n % LANES
     for j in range(0, n - rest, LANES):
-        sums = _add_four(x, p, p1, p2, p3, k0, k1, k2, k3, pivot, sums, Eight(j))
+        sums = _add_one(x, p, view, pivot, sums, Eight(j))
     if rest > 0:
-        sums = _add_four(x, p, p1, p2, p3, k0, k1, k2, k3, pivot, sums, Few(n - rest, rest))
+        sums = _add_one(x, p, view, pivot, sums, Few(n - rest, rest))
     _keep_sums(acc, sums)
 
 
@@ -124,149 +116,210 @@ def _add_more(x, p, n, view, pivot, higher, extremes):
 
 
 @helper
-def _pivot(x, p, n, view, known, mean):
-    """The mean so far where any is known, else the first value of the run that counts; 0 for NaN and infinity.
+def _block(x, outer_stride, channel_stride, outer, n, pick, o0, c0, i0, channels, parts, b, ahead, room):
+    """Merge runs of n values into part b, channels from c0; x begins at (o0, c0, i0), which is where pick is read.
 
-    NaN where there is none: the next run may have one.
+    Memory answers several streams faster: four runs are taken at once, one from each quarter of the outers, and of one
+    that is left over its four quarters. Long runs are merged piece by piece, short ones when there are enough of them.
+    """
+    w, lanes = padded(channels), padded(5 * LANES)
+    pivot, n_of, s1, s2, s3, s4 = room, at(room, w), at(room, 2 * w), at(room, 3 * w), at(room, 4 * w), at(room, 5 * w)
+    acc = at(room, 6 * w)
+    more = at(acc, channels * lanes)
+    extremes, higher = only_with(parts.extremes, more), only_with(parts.higher, at(more, 3 * COLUMNS))
+    _clear(acc, channels * lanes)
+    part_at, pending, quarter = b * parts.channels + c0, 0, outer // 4
+    for t in range(outer - 3 * quarter):
+        four, o = t < quarter, t if t < quarter else t + 3 * quarter
+        each = n if four else n // 4 // LANES * LANES
+        hop, next_o, next_i = (quarter * outer_stride, quarter, 0) if four else (each, 0, each)
+        pieces = max(1, each // PIECE)
+        long = each >= PIECE
+        for c in range(channels):
+            own, p = at(acc, c * lanes), o * outer_stride + c * channel_stride
+            for k in range(pieces):
+                lo, hi = each * k // pieces // LANES * LANES, each * (k + 1) // pieces // LANES * LANES
+                hi = each if k + 1 == pieces else hi
+                i, behind = i0 + lo, n - 4 * each if k + 1 == pieces and not four else 0
+                if pending == 0 or long or pivot[c] != pivot[c]:
+                    known, mean = parts.count[part_at + c], parts.mean[part_at + c]
+                    pivot[c] = _pivot(x, p + lo, hop, hi - lo, pick, o0 + o, next_o, c0 + c, i, next_i, known, mean)
+                    if behind > 0 and pivot[c] != pivot[c]:
+                        view = view_of_run(pick, o0 + o, c0 + c, i0 + 4 * each)
+                        pivot[c] = _first(x, p + 4 * each, behind, view)
+                k0, k1 = view_of_run(pick, o0 + o, c0 + c, i), view_of_run(pick, o0 + o + next_o, c0 + c, i + next_i)
+                k2 = view_of_run(pick, o0 + o + 2 * next_o, c0 + c, i + 2 * next_i)
+                k3 = view_of_run(pick, o0 + o + 3 * next_o, c0 + c, i + 3 * next_i)
+                _add_streams(x, p + lo, hop, hi - lo, k0, k1, k2, k3, pivot[c], own, ahead)
+                _add_more_of_streams(x, p + lo, hop, hi - lo, k0, k1, k2, k3, pivot[c], higher, extremes)
+                if behind > 0:
+                    view = view_of_run(pick, o0 + o, c0 + c, i0 + 4 * each)
+                    _add_rest(x, p + 4 * each, behind, view, pivot[c], own)
+                    _add_more(x, p + 4 * each, behind, view, pivot[c], higher, extremes)
+                _fold_more(higher, extremes, own, parts, part_at + c)
+                if long:
+                    count = _count(pick, 4 * (hi - lo) + behind, own)
+                    fresh = pick is None and parts.count[part_at + c] == 0.0
+                    take_in_sums(parts, part_at + c, fresh, count, pivot[c], _sums_of(higher, own))
+                    _clear(own, lanes)
+        pending += 0 if long else n * (4 if four else 1)
+        if pending >= TILE or (pending > 0 and t + 1 == outer - 3 * quarter):
+            for c in range(channels):
+                own = at(acc, c * lanes)
+                n_of[c] = _count(pick, pending, own)
+                s1[c], s2[c] = total(load(own, Eight(LANES))), total(load(own, Eight(2 * LANES)))
+                s3[c], s4[c] = total(load(own, Eight(3 * LANES))), total(load(own, Eight(4 * LANES)))
+                pivot[c] = pivot[c] if pivot[c] == pivot[c] else 0.0
+            fresh = pick is None and parts.count[part_at] == 0.0
+            third, fourth = only_with(parts.higher, s3), only_with(parts.higher, s4)
+            take_in(parts, b, c0, channels, fresh, n_of, pivot, s1, s2, third, fourth)
+            _clear(acc, channels * lanes)
+            pending = 0
+
+
+@helper
+def _pivot(x, p, hop, n, pick, o, next_o, c, i, next_i, known, mean):
+    """The mean so far where any is known, else the first value of four runs that counts; 0 for NaN and infinity.
+
+    NaN where there is none: the next runs may have one.
     """
     pivot = mean
     if known == 0.0:
         pivot = np.nan
-        for i in range(n):
-            v = load(x, p + i)
-            if weigh(view, v, i) != 0.0:
-                pivot = v if v == v else 0.0
-                break
-    return 0.0 if abs(pivot) == np.inf or (known > 0.0 and pivot != pivot) else pivot
+        for k in range(4):
+            if pivot != pivot:
+                pivot = _first(x, p + k * hop, n, view_of_run(pick, o + k * next_o, c, i + k * next_i))
+    elif mean != mean or abs(mean) == np.inf:
+        pivot = 0.0
+    return pivot
 
 
 @helper
-def _lanes_of(group, c):
-    """Where channel c keeps its lanes of third and fourth powers."""
-    return at(group, 2 * COLUMNS * c)
-
-
-@helper
-def _block(x, outer_stride, channel_stride, outer, n, pick, o0, c0, i0, channels, parts, b, room):
-    """Merge runs of n values into part b, channels from c0; x begins at (o0, c0, i0), which is where pick is read."""
-    w, lanes = padded(channels), padded(3 * LANES)
-    pivot, n_of, s1, s2, s3, s4 = room, at(room, w), at(room, 2 * w), at(room, 3 * w), at(room, 4 * w), at(room, 5 * w)
-    acc = at(room, 6 * w)
-    more = at(acc, channels * lanes)
-    extremes, higher = only_with(parts.extremes, more), only_with(parts.higher, at(more, 4 * COLUMNS))
-    _clear(acc, channels * lanes)
-    _clear(higher, 2 * COLUMNS * channels)
-    part_at, pending = b * parts.channels + c0, 0
-    # Short runs are taken four at a time, one from each quarter of the outers.
-    quarter = outer // 4 if n < STREAMS and parts.higher is None and parts.extremes is None else 0
-    steps = outer - 3 * quarter
-    for t in range(steps):
-        runs, o = (4, t) if t < quarter else (1, t + 3 * quarter)
-        for lo in range(0, n, TILE):
-            size = min(TILE, n - lo)
-            for c in range(channels):
-                p = o * outer_stride + c * channel_stride + lo
-                if pending == 0 or pivot[c] != pivot[c]:
-                    view = view_of_run(pick, o0 + o, c0 + c, i0 + lo)
-                    pivot[c] = _pivot(x, p, size, view, parts.count[part_at + c], parts.mean[part_at + c])
-                if runs == 4:
-                    hop = quarter * outer_stride
-                    if pivot[c] != pivot[c]:  # nothing counts in the first of four: the others may have values
-                        _pivot_of_others(x, p, hop, size, pick, o0 + o, quarter, c0 + c, i0 + lo, pivot, c)
-                    own = at(acc, c * lanes)
-                    _add_runs(x, p, hop, size, pick, o0 + o, quarter, c0 + c, i0 + lo, pivot[c], own)
-                else:
-                    _add_run(x, p, size, pick, o0 + o, c0 + c, i0 + lo, pivot[c], at(acc, c * lanes))
-                    _add_all_more(
-                        x, p, size, pick, o0 + o, c0 + c, i0 + lo, pivot[c], higher, extremes, parts, part_at, c
-                    )
-            pending += runs * size
-            if pending >= TILE or (t + 1 == steps and lo + size == n):
-                for c in range(channels):
-                    own = at(acc, c * lanes)
-                    n_of[c] = _count(pick, pending, own)
-                    s1[c], s2[c] = total(load(own, Eight(LANES))), total(load(own, Eight(2 * LANES)))
-                    pivot[c] = pivot[c] if pivot[c] == pivot[c] else 0.0
-                    _close_lanes(_lanes_of(higher, c), s3, s4, c)
-                fresh = pick is None and parts.count[part_at] == 0.0
-                take_in(
-                    parts, b, c0, channels, fresh, n_of, pivot, s1, s2, only_with(parts.higher, s3),
-                    only_with(parts.higher, s4),
-                )  # fmt: skip
-                _clear(acc, channels * lanes)
-                _clear(higher, 2 * COLUMNS * channels)
-                pending = 0
+def _first(x, p, n, view):
+    """The first value of a run that counts, 0 for NaN and infinity; NaN where there is none."""
+    for i in range(n):
+        v = load(x, p + i)
+        if weigh(view, v, i) != 0.0:
+            return v if abs(v) < np.inf else 0.0
+    return np.nan
 
 
 @helper
 def _clear(numbers, n):
-    if numbers is not None:
-        for k in range(n):
-            numbers[k] = 0.0
+    for k in range(n):
+        numbers[k] = 0.0
 
 
 @helper
-def _count(pick, pending, acc):
-    """The weights since the last merge."""
-    return float(pending) if pick is None else total(load(acc, Eight(0)))
+def _count(pick, values, acc):
+    """The weights that were added."""
+    return float(values) if pick is None else total(load(acc, Eight(0)))
 
 
 @helper
-def _close_lanes(lanes, s3, s4, c):
-    """The sums of third and fourth powers of a channel, from its lanes."""
-    if lanes is not None:
-        s3[c] = s4[c] = 0.0
-        for k in range(COLUMNS):
-            s3[c] += lanes[k]
-            s4[c] += lanes[COLUMNS + k]
+def _sums_of(higher, acc):
+    """The sums of the first to the fourth power of a channel, the last two None where they are not kept."""
+    third, fourth = _powers_of(higher, acc, 3 * LANES), _powers_of(higher, acc, 4 * LANES)
+    return total(load(acc, Eight(LANES))), total(load(acc, Eight(2 * LANES))), third, fourth
+
+
+@maybe
+def _powers_of(higher, acc, i):
+    return total(load(acc, Eight(i)))
 
 
 @helper
-def _pivot_of_others(x, p, hop, n, pick, o, step, c, i, pivot, at_c):
-    for k in range(1, 4):
-        if pivot[at_c] != pivot[at_c]:
-            pivot[at_c] = _pivot(x, p + k * hop, n, view_of_run(pick, o + k * step, c, i), 0.0, 0.0)
+def _add_more_of_streams(x, p, hop, n, k0, k1, k2, k3, pivot, higher, extremes):
+    """`_add_more` of four streams."""
+    if higher is None and extremes is None:
+        return
+    _clear_more(higher, extremes)
+    _add_more(x, p, n, k0, pivot, higher, extremes)
+    _add_more(x, p + hop, n, k1, pivot, higher, extremes)
+    _add_more(x, p + 2 * hop, n, k2, pivot, higher, extremes)
+    _add_more(x, p + 3 * hop, n, k3, pivot, higher, extremes)
 
 
 @helper
-def _add_all_more(x, p, n, pick, o, c, i, pivot, higher, extremes, parts, part_at, at_c):
-    """`_add_more` of a run to its channel, and its extremes into the part."""
+def _clear_more(higher, extremes):
+    clear_higher(higher, COLUMNS)
     clear_extremes(extremes, COLUMNS)
-    _add_more(x, p, n, view_of_run(pick, o, c, i), pivot, _lanes_of(higher, at_c), extremes)
-    plane = parts.parts * parts.channels
-    fold_extremes(extremes, COLUMNS, 0, COLUMNS, parts.extremes, plane, part_at + at_c)
 
 
 @helper
-def _item(x, outer_stride, channel_stride, outer, inner, c0, c1, outer_blocks, inner_blocks, pick, parts, b, room):
+def _fold_more(higher, extremes, acc, parts, at_channel):
+    """Add third and fourth powers to the sums of a channel, and take its extremes into a part."""
+    _fold_higher(higher, acc)
+    fold_extremes(extremes, COLUMNS, 0, COLUMNS, parts.extremes, parts.parts * parts.channels, at_channel)
+
+
+@helper
+def _fold_higher(higher, acc):
+    if higher is not None:
+        for k in range(COLUMNS):
+            acc[3 * LANES + k % LANES] += higher[k]
+            acc[4 * LANES + k % LANES] += higher[COLUMNS + k]
+
+
+@helper
+def _item(
+    x, outer_stride, channel_stride, outer, inner, c0, c1, outer_blocks, inner_blocks, pick, parts, b, ahead, room
+):
     """Part b of outer_blocks x inner_blocks, channels c0..c1, merged into part b."""
     j, k = b // inner_blocks, b % inner_blocks
     o0, o1 = outer * j // outer_blocks, outer * (j + 1) // outer_blocks
     i0, i1 = inner * k // inner_blocks, inner * (k + 1) // inner_blocks
     first = at(x, o0 * outer_stride + c0 * channel_stride + i0)
-    _block(first, outer_stride, channel_stride, o1 - o0, i1 - i0, pick, o0, c0, i0, c1 - c0, parts, b, room)
+    _block(first, outer_stride, channel_stride, o1 - o0, i1 - i0, pick, o0, c0, i0, c1 - c0, parts, b, ahead, room)
 
 
 @helper
-def _room_of_block(channels, higher):
+def _room_of_block(channels):
     """Room for what `_block` keeps."""
-    lanes = 0 if higher is None else 2 * COLUMNS * channels
-    return 6 * padded(channels) + channels * padded(3 * LANES) + 4 * COLUMNS + lanes
+    return 6 * padded(channels) + channels * padded(5 * LANES) + 5 * COLUMNS
 
 
 @kernel
 def moments(
-    lo, hi, x, outer_stride, channel_stride, outer, channels, inner, blocks, outer_blocks, inner_blocks, pick, parts
+    lo,
+    hi,
+    x,
+    outer_stride,
+    channel_stride,
+    outer,
+    channels,
+    inner,
+    blocks,
+    outer_blocks,
+    inner_blocks,
+    pick,
+    parts,
+    ahead,
 ):
     """Items lo..hi of channel blocks x parts; x: flat; parts: cleared, outer_blocks * inner_blocks of them."""
-    room = new_room(_room_of_block(-(-channels // blocks), parts.higher))
+    room = new_room(_room_of_block(-(-channels // blocks)))
     if is_missing(room):
         return False
     each = outer_blocks * inner_blocks
     for item in range(lo, hi):
         g, b = item // each, item % each
         c0, c1 = channels * g // blocks, channels * (g + 1) // blocks
-        _item(x, outer_stride, channel_stride, outer, inner, c0, c1, outer_blocks, inner_blocks, pick, parts, b, room)
+        _item(
+            x,
+            outer_stride,
+            channel_stride,
+            outer,
+            inner,
+            c0,
+            c1,
+            outer_blocks,
+            inner_blocks,
+            pick,
+            parts,
+            b,
+            ahead,
+            room,
+        )
     free_room(room)
     return True
 
@@ -274,22 +327,22 @@ def moments(
 @kernel
 def train(
     lo, hi, x, x_outer, x_channel, out, out_outer, out_channel, outer, channels, inner, blocks, outer_blocks,
-    inner_blocks, pick, parts, gamma, beta, eps, residual, r_outer, r_channel, activation, past,
+    inner_blocks, pick, parts, gamma, beta, eps, residual, r_outer, r_channel, activation, past, ahead,
 ):  # fmt: skip
     """Channel blocks lo..hi: moments as in `moments`, merged into part 0, then the transform.
 
     The second pass goes backwards, to meet first what is still cached.
     """
-    room = new_room(_room_of_block(-(-channels // blocks), parts.higher) + padded(channels) + padded(line_of(out)))
+    room = new_room(_room_of_block(-(-channels // blocks)) + padded(channels) + padded(line_of(out)))
     if is_missing(room):
         return False
-    scale = at(room, _room_of_block(-(-channels // blocks), parts.higher))
+    scale = at(room, _room_of_block(-(-channels // blocks)))
     carry = at(scale, padded(channels))
     t = Affine(x, x_outer, x_channel, parts.mean, scale, beta, residual, r_outer, r_channel, activation)
     for g in range(lo, hi):
         c0, c1 = channels * g // blocks, channels * (g + 1) // blocks
         for b in range(outer_blocks * inner_blocks):
-            _item(x, x_outer, x_channel, outer, inner, c0, c1, outer_blocks, inner_blocks, pick, parts, b, room)
+            _item(x, x_outer, x_channel, outer, inner, c0, c1, outer_blocks, inner_blocks, pick, parts, b, ahead, room)
         merge_tree(parts, c0, c1)
         for c in range(c0, c1):
             scale[c] = scale_of(parts.count[c], parts.m2[c], gamma[c], eps)

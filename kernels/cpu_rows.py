@@ -102,7 +102,7 @@ def _count_whole_rows(pick, inside, s0, width, n):
 
 
 @inlined
-def _ask_for(x, j, ahead, p, q, r, s):
+def ask_for(x, j, ahead, p, q, r, s):
     if ahead is not None:
         touch(x, p + j + ahead)
         touch(x, q + j + ahead)
@@ -136,8 +136,8 @@ def _add_rows(x, stride, rows, width, pick, pivot, sums, places, ahead):
         k4, k5 = view_of_row(inside, i + 4 * step, 4), view_of_row(inside, i + 5 * step, 5)
         k6, k7 = view_of_row(inside, i + 6 * step, 6), view_of_row(inside, i + 7 * step, 7)
         for j in range(0, width - rest, LANES):
-            _ask_for(x, j, ahead, p0, p1, p2, p3)
-            _ask_for(x, j, ahead, p4, p5, p6, p7)
+            ask_for(x, j, ahead, p0, p1, p2, p3)
+            ask_for(x, j, ahead, p4, p5, p6, p7)
             _add_eight(x, p0, p1, p2, p3, p4, p5, p6, p7, k0, k1, k2, k3, k4, k5, k6, k7, pivot, sums, Eight(j))
         if rest > 0:
             last = Few(width - rest, rest)

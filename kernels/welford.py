@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from .forms import LANES, Eight, Few
-from .jit import helper, kernel
+from .jit import helper, kernel, maybe
 from .memory import load, moved, store
 from .more import close_higher, join_extremes, join_higher, merge_higher
 from .vector import select
@@ -58,23 +58,42 @@ def take_in(parts, b, c0, channels, fresh, n, pivot, s1, s2, s3, s4):
 @helper
 def _take_in(parts, at, fresh, n, pivot, s1, s2, s3, s4, c):
     """`take_in` of the channels at an index; at: where the first channel of the part lies."""
-    p = moved(c, at)
-    count, sum1, sum2 = load(n, c), load(s1, c), load(s2, c)
+    sums = load(s1, c), load(s2, c), maybe_load(s3, c), maybe_load(s4, c)
+    take_in_sums(parts, moved(c, at), fresh, load(n, c), load(pivot, c), sums)
+
+
+@maybe
+def maybe_load(flat, c):
+    """What lies at an index; None for None."""
+    return load(flat, c)
+
+
+@helper
+def take_in_sums(parts, p, fresh, count, pivot, sums):
+    """Merge `count` values, perhaps 0, by their sums about a pivot, of the first to the fourth power, at index p."""
+    s1, s2, s3, s4 = sums
     known = select(count > 0.0, count, 1.0)
-    mean, m2 = close(known, load(pivot, c), sum1, sum2)
-    if s3 is not None:
-        plane = parts.parts * parts.channels
-        na, ma, sa = load(parts.count, p), load(parts.mean, p), load(parts.m2, p)
-        m3, m4 = close_higher(known, sum1, sum2, load(s3, c), load(s4, c))
-        ta, ua = load(parts.higher, p), load(parts.higher, moved(p, plane))
-        m3, m4 = merge_higher(na, ma, sa, ta, ua, count, mean, m2, m3, m4)
-        store(parts.higher, p, m3)
-        store(parts.higher, moved(p, plane), m4)
+    mean, m2 = close(known, pivot, s1, s2)
+    _take_in_higher(s3, s4, parts, p, known, count, mean, m2, s1, s2)
     if not fresh:
         count, mean, m2 = merge(load(parts.count, p), load(parts.mean, p), load(parts.m2, p), count, mean, m2)
     store(parts.count, p, count)
     store(parts.mean, p, mean)
     store(parts.m2, p, m2)
+
+
+@helper
+def _take_in_higher(s3, s4, parts, p, known, count, mean, m2, s1, s2):
+    """The same for third and fourth moments, before the others have changed."""
+    if s3 is not None:
+        q = moved(p, parts.parts * parts.channels)
+        m3, m4 = close_higher(known, s1, s2, s3, s4)
+        m3, m4 = merge_higher(
+            load(parts.count, p), load(parts.mean, p), load(parts.m2, p), load(parts.higher, p), load(parts.higher, q),
+            count, mean, m2, m3, m4,
+        )  # fmt: skip
+        store(parts.higher, p, m3)
+        store(parts.higher, q, m4)
 
 
 @helper

@@ -17,7 +17,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from .arrays import NDArray, kernel_ready
 
-ROWS_BELOW = 256  # a run of fewer values for one channel is taken as part of a row
+ROWS_BELOW = 32  # a run of fewer values for one channel is taken as part of a row
 PIECE = 32768  # values in a tile that is copied through scratch; at least so many in one that is not
 SHORT = 16  # a contiguous run of fewer values is worth a copy
 KEPT = 1024  # geometries that are remembered: working one out takes longer than a small array

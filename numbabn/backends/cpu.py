@@ -118,13 +118,13 @@ def _moments_parts(window: Window, omit: bool, higher: bool, extremes: bool, run
         kernel = cuts.kernel("cpu_rows", "moments")
         over = kernel.over(x, outer_stride, *shape, pick, cuts.flat_parts(parts), machine.ahead())
     else:
-        blocks, outer_blocks, inner_blocks = cuts.plane_blocks(g)
-        each = outer_blocks * inner_blocks
+        _, outer_blocks, inner_blocks = cuts.plane_blocks(g)
+        each, blocks = outer_blocks * inner_blocks, cuts.read_blocks(g)
         parts, items = cuts.new_parts(each, g.channels, higher, extremes), blocks * each
         shape = (g.outer, g.channels, g.inner, blocks, outer_blocks, inner_blocks)
         kernel = cuts.kernel("cpu_planes", "moments")
         pick = cuts.pick_of_planes(window, omit)
-        over = kernel.over(x, outer_stride, channel_stride, *shape, pick, cuts.flat_parts(parts))
+        over = kernel.over(x, outer_stride, channel_stride, *shape, pick, cuts.flat_parts(parts), machine.ahead())
     run(over, items, g.size <= SMALL)
     return parts
 
@@ -147,7 +147,7 @@ def _train_planes(
     where = (*window.of("x"), *window.of(into))
     shape = (g.outer, g.channels, g.inner, blocks, outer_blocks, inner_blocks)
     rest = (cuts.pick_of_planes(window, omit), cuts.flat_parts(parts), gamma, beta, eps)
-    last = (*window.of("residual"), cuts.activation(activation), goes_past(window, into))
+    last = (*window.of("residual"), cuts.activation(activation), goes_past(window, into), machine.ahead())
     over = cuts.kernel("cpu_planes", "train").over(*where, *shape, *rest, *last)
     parallel_for(over, blocks, small=g.size <= SMALL)
     return _first(parts)

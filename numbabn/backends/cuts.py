@@ -21,6 +21,8 @@ TALL = 256  # rows that a block has at least, where there are so many: closing o
 PARTS = 65536  # partial results, parts x channels, that are kept beside 16 for each channel
 FEW = 64  # a run of fewer values is normalized as part of a row, a longer one by itself
 LONG = 8192  # values that a block of neighbouring planes has at least, and a block of a row to normalize at most
+STREAM = 65536  # values that lie together in what one item reads of an outer, where it is only read
+SHARED = 16  # items that a pass is cut into, where it is worth it
 MERGES = 16384  # merges of two parts of a channel that are worth handing out
 SPREAD = 8  # blocks of channels that are enough to keep all threads busy with whole channels
 CACHED = 16 << 20  # bytes that one thread's channels may take for a second read to come from a cache
@@ -83,6 +85,16 @@ def plane_blocks(g: Geometry) -> tuple[int, int, int]:
     outer_blocks = min(g.outer, wanted)
     inner_blocks = max(1, min(wanted // outer_blocks, g.inner // LONG))
     return blocks, outer_blocks, inner_blocks
+
+
+@lru_cache(KEPT)
+def read_blocks(g: Geometry) -> int:
+    """Blocks of channels where planes are only read: each stream is to be long. They change no bit of a result."""
+    _, outer_blocks, inner_blocks = plane_blocks(g)
+    parts, row = outer_blocks * inner_blocks, g.channels * g.inner
+    wanted = -(-min(ITEMS, max(1, g.size // GRAIN)) // parts)
+    few = -(-min(SHARED, wanted * parts) // parts)  # as many that several threads have something to do
+    return min(g.channels, max(1, min(wanted, row // STREAM), min(few, row // LONG)))
 
 
 @lru_cache(KEPT)

@@ -45,7 +45,7 @@ def _moments_planes(g: Geometry, seen_as: Any) -> Any:
 
     def moments(x: NDArray) -> tuple[NDArray, NDArray]:
         parts = cuts.new_parts(each, g.channels, False, False)
-        kernel(0, blocks * each, _flat(x, seen_as), plane, g.inner, *shape, None, cuts.flat_parts(parts))
+        kernel(0, blocks * each, _flat(x, seen_as), plane, g.inner, *shape, None, cuts.flat_parts(parts), None)
         return _one(parts)
 
     return moments
@@ -101,7 +101,7 @@ def _train_planes(g: Geometry, act: Any, seen_as: Any) -> Any:
         to = flat if out is x else _flat(out, seen_as)
         parts = cuts.new_parts(outer_blocks * inner_blocks, g.channels, False, False)
         arrays = (flat, plane, apart, to, plane, apart)
-        kernel(0, blocks, *arrays, *shape, cuts.flat_parts(parts), gamma, beta, eps, None, 0, 0, act, None)
+        kernel(0, blocks, *arrays, *shape, cuts.flat_parts(parts), gamma, beta, eps, None, 0, 0, act, None, None)
         return parts[1][0], parts[2][0]
 
     return train
