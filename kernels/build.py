@@ -30,15 +30,13 @@ KNOWN = {
 def built(room, name, kinds):
     """The object of a kernel for arguments of some kinds, as bytes; SYMBOL names its function."""
     with global_compiler_lock:
-        machine, module = _module(room, name, kinds)
-        return machine.emit_object(module)
+        return _made(room, name, kinds, "emit_object")
 
 
 def listing(room, name, kinds):
     """The same as a text: the assembly of a kernel, to be read."""
     with global_compiler_lock:
-        machine, module = _module(room, name, kinds)
-        return machine.emit_assembly(module)
+        return _made(room, name, kinds, "emit_assembly")
 
 
 def numba_type(kind):
@@ -67,8 +65,8 @@ def _unoptimized():
         config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE = before
 
 
-def _module(room, name, kinds):
-    """(target machine, LLVM module, optimized) of a kernel with its entry."""
+def _made(room, name, kinds, emit):
+    """What the target machine emits of a kernel with its entry; nothing of LLVM is left when it returns."""
     kernel = getattr(importlib.import_module(f"numbabn.kernels.{room}"), name)
     args = tuple(map(numba_type, kinds))
     with _unoptimized():  # each helper would be optimized by itself, and again in all that call it
@@ -92,7 +90,7 @@ def _module(room, name, kinds):
     unknown = _asked_for(str(library._final_module)) - KNOWN
     if unknown:
         raise RuntimeError(f"{compiled.fndesc.qualname} needs {', '.join(sorted(unknown))}, which no other process has")
-    return codegen._tm, library._final_module
+    return getattr(codegen._tm, emit)(library._final_module)
 
 
 def _value(context, builder, row, slots, kind):

@@ -12,17 +12,16 @@ from .forms import LANES, Affine, Eight, Few
 from .jit import helper, inlined, kernel, maybe
 from .lines import gap, line_of, settle
 from .memory import at, load, moved, store
-from .more import clear_extremes, clear_higher, fold_extremes, tally_extremes, tally_higher
+from .more_of_runs import COLUMNS, add_more, add_more_of_streams, fold_more
 from .point import of_channel, run_place
-from .room import free_room, is_missing, new_room, padded, seen_as
+from .room import clear, free_room, is_missing, new_room, padded, seen_as
 from .vector import total, within
-from .weights import deviation, reach, view_of_run, weigh, weighted
-from .welford import merge_tree, scale_of, take_in, take_in_sums
+from .weights import deviation, view_of_run, weigh, weighted
+from .welford import begin_part, merge_tree, scale_of, take_in, take_in_sums
 from .written import write_past, write_some
 
 TILE = 8192  # values of short runs between two merges
 PIECE = 2048  # values of each of four streams between two merges
-COLUMNS = 4 * LANES  # columns that a run is laid out in to find its extremes
 
 
 @inlined
@@ -90,31 +89,6 @@ def _keep_sums(acc, sums):
     store(acc, Eight(2 * LANES), s2)
 
 
-@inlined
-def _more(x, p, view, pivot, higher, extremes, j):
-    """Add what is kept beside the sums, at an index of a run, to their lanes."""
-    v = load(x, moved(j, p))
-    w = weigh(view, v, j)
-    d = within(deviation(view, v, pivot, w), j)
-    lanes = Eight(j.i % COLUMNS)
-    tally_higher(higher, COLUMNS, lanes, weighted(view, w, d) * d, d)
-    # What an index leaves out has no weight.
-    ones = within(1.0, j)
-    tally_extremes(extremes, COLUMNS, lanes, reach(view, j) * ones, w * ones, v)
-
-
-@helper
-def _add_more(x, p, n, view, pivot, higher, extremes):
-    """Third and fourth powers and extremes of a run, into (2, COLUMNS) and (3, COLUMNS) lanes, or None."""
-    if higher is None and extremes is None:
-        return
-    rest = n % LANES
-    for j in range(0, n - rest, LANES):
-        _more(x, p, view, pivot, higher, extremes, Eight(j))
-    if rest > 0:
-        _more(x, p, view, pivot, higher, extremes, Few(n - rest, rest))
-
-
 @helper
 def _block(x, outer_stride, channel_stride, outer, n, pick, o0, c0, i0, channels, parts, b, ahead, room):
     """Merge runs of n values into part b, channels from c0; x begins at (o0, c0, i0), which is where pick is read.
@@ -127,7 +101,7 @@ def _block(x, outer_stride, channel_stride, outer, n, pick, o0, c0, i0, channels
     acc = at(room, 6 * w)
     more = at(acc, channels * lanes)
     extremes, higher = only_with(parts.extremes, more), only_with(parts.higher, at(more, 3 * COLUMNS))
-    _clear(acc, channels * lanes)
+    clear(acc, channels * lanes)
     part_at, pending, quarter = b * parts.channels + c0, 0, outer // 4
     for t in range(outer - 3 * quarter):
         four, o = t < quarter, t if t < quarter else t + 3 * quarter
@@ -151,17 +125,17 @@ def _block(x, outer_stride, channel_stride, outer, n, pick, o0, c0, i0, channels
                 k2 = view_of_run(pick, o0 + o + 2 * next_o, c0 + c, i + 2 * next_i)
                 k3 = view_of_run(pick, o0 + o + 3 * next_o, c0 + c, i + 3 * next_i)
                 _add_streams(x, p + lo, hop, hi - lo, k0, k1, k2, k3, pivot[c], own, ahead)
-                _add_more_of_streams(x, p + lo, hop, hi - lo, k0, k1, k2, k3, pivot[c], higher, extremes)
+                add_more_of_streams(x, p + lo, hop, hi - lo, k0, k1, k2, k3, pivot[c], higher, extremes)
                 if behind > 0:
                     view = view_of_run(pick, o0 + o, c0 + c, i0 + 4 * each)
                     _add_rest(x, p + 4 * each, behind, view, pivot[c], own)
-                    _add_more(x, p + 4 * each, behind, view, pivot[c], higher, extremes)
-                _fold_more(higher, extremes, own, parts, part_at + c)
+                    add_more(x, p + 4 * each, behind, view, pivot[c], higher, extremes)
+                fold_more(higher, extremes, own, parts, part_at + c)
                 if long:
                     count = _count(pick, 4 * (hi - lo) + behind, own)
                     fresh = pick is None and parts.count[part_at + c] == 0.0
                     take_in_sums(parts, part_at + c, fresh, count, pivot[c], _sums_of(higher, own))
-                    _clear(own, lanes)
+                    clear(own, lanes)
         pending += 0 if long else n * (4 if four else 1)
         if pending >= TILE or (pending > 0 and t + 1 == outer - 3 * quarter):
             for c in range(channels):
@@ -173,7 +147,7 @@ def _block(x, outer_stride, channel_stride, outer, n, pick, o0, c0, i0, channels
             fresh = pick is None and parts.count[part_at] == 0.0
             third, fourth = only_with(parts.higher, s3), only_with(parts.higher, s4)
             take_in(parts, b, c0, channels, fresh, n_of, pivot, s1, s2, third, fourth)
-            _clear(acc, channels * lanes)
+            clear(acc, channels * lanes)
             pending = 0
 
 
@@ -205,12 +179,6 @@ def _first(x, p, n, view):
 
 
 @helper
-def _clear(numbers, n):
-    for k in range(n):
-        numbers[k] = 0.0
-
-
-@helper
 def _count(pick, values, acc):
     """The weights that were added."""
     return float(values) if pick is None else total(load(acc, Eight(0)))
@@ -229,39 +197,6 @@ def _powers_of(higher, acc, i):
 
 
 @helper
-def _add_more_of_streams(x, p, hop, n, k0, k1, k2, k3, pivot, higher, extremes):
-    """`_add_more` of four streams."""
-    if higher is None and extremes is None:
-        return
-    _clear_more(higher, extremes)
-    _add_more(x, p, n, k0, pivot, higher, extremes)
-    _add_more(x, p + hop, n, k1, pivot, higher, extremes)
-    _add_more(x, p + 2 * hop, n, k2, pivot, higher, extremes)
-    _add_more(x, p + 3 * hop, n, k3, pivot, higher, extremes)
-
-
-@helper
-def _clear_more(higher, extremes):
-    clear_higher(higher, COLUMNS)
-    clear_extremes(extremes, COLUMNS)
-
-
-@helper
-def _fold_more(higher, extremes, acc, parts, at_channel):
-    """Add third and fourth powers to the sums of a channel, and take its extremes into a part."""
-    _fold_higher(higher, acc)
-    fold_extremes(extremes, COLUMNS, 0, COLUMNS, parts.extremes, parts.parts * parts.channels, at_channel)
-
-
-@helper
-def _fold_higher(higher, acc):
-    if higher is not None:
-        for k in range(COLUMNS):
-            acc[3 * LANES + k % LANES] += higher[k]
-            acc[4 * LANES + k % LANES] += higher[COLUMNS + k]
-
-
-@helper
 def _item(
     x, outer_stride, channel_stride, outer, inner, c0, c1, outer_blocks, inner_blocks, pick, parts, b, ahead, room
 ):
@@ -270,6 +205,7 @@ def _item(
     o0, o1 = outer * j // outer_blocks, outer * (j + 1) // outer_blocks
     i0, i1 = inner * k // inner_blocks, inner * (k + 1) // inner_blocks
     first = at(x, o0 * outer_stride + c0 * channel_stride + i0)
+    begin_part(parts, b, c0, c1 - c0)
     _block(first, outer_stride, channel_stride, o1 - o0, i1 - i0, pick, o0, c0, i0, c1 - c0, parts, b, ahead, room)
 
 
@@ -296,7 +232,7 @@ def moments(
     parts,
     ahead,
 ):
-    """Items lo..hi of channel blocks x parts; x: flat; parts: cleared, outer_blocks * inner_blocks of them."""
+    """Items lo..hi of channel blocks x parts, outer_blocks * inner_blocks of these, whatever they held; x: flat."""
     room = new_room(_room_of_block(-(-channels // blocks)))
     if is_missing(room):
         return False

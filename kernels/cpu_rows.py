@@ -8,14 +8,13 @@ columns into channels is plain addition.
 
 import numpy as np
 
-from .ahead import room_ahead
 from .forms import LANES, Affine, Eight, Few
-from .jit import helper, inlined, kernel, maybe
+from .jit import helper, inlined, kernel, maybe, otherwise
 from .lines import touch
 from .memory import at, load, moved, store
-from .more import clear_extremes, clear_higher, fold_extremes, tally_extremes, tally_higher
-from .room import free_room, is_missing, new_room, padded
-from .vector import total
+from .more import begin_extremes, fold_extremes, tally_extremes, tally_higher
+from .room import clear, free_room, is_missing, new_room, padded
+from .vector import select, total
 from .weights import (
     block_of,
     count_rows,
@@ -23,13 +22,14 @@ from .weights import (
     fill,
     place,
     reach,
+    room_of_pick,
     rows_from,
     view_of_row,
     weigh,
     weighted,
     within_rows,
 )
-from .welford import merge_tree, scale_of, take_in
+from .welford import begin_part, merge_tree, scale_of, take_in
 from .written import rows as write_rows
 
 # Rows between two merges: the error of M2 may grow with them, the cost falls. An eighth of them is odd, so that the
@@ -162,9 +162,17 @@ def spread(value, channels, inner, pack, out):
 def _pivots(x, stride, rows, channels, inner, pack, pick, count, mean, out):
     """A pivot for each channel: its mean so far, else its first value, else 0; never NaN or infinity."""
     _firsts(x, stride, rows, channels, inner, pack, pick, count, out)
-    for c in range(channels):
-        value = out[c] if count[c] == 0.0 else mean[c]
-        out[c] = value if abs(value) < np.inf else 0.0
+    rest = channels % LANES
+    for c in range(0, channels - rest, LANES):
+        _finish_pivots(count, mean, out, Eight(c))
+    if rest > 0:
+        _finish_pivots(count, mean, out, Few(channels - rest, rest))
+
+
+@helper
+def _finish_pivots(count, mean, out, c):
+    value = select(load(count, c) == 0.0, load(out, c), load(mean, c))
+    store(out, c, select(abs(value) < np.inf, value, 0.0))
 
 
 @helper
@@ -172,8 +180,7 @@ def _firsts(x, stride, rows, channels, inner, pack, pick, count, out):
     """The first value that counts of each channel of which nothing has been seen, or 0."""
     if pick is None:
         if count[0] == 0.0:
-            for c in range(channels):
-                out[c] = load(x, c * inner)
+            _first_row(x, channels, inner, out)
         return
     sought = 0
     for c in range(channels):
@@ -190,6 +197,16 @@ def _firsts(x, stride, rows, channels, inner, pack, pick, count, out):
                 out[c] = found
                 sought -= found == found
     # A NaN that counts was found, and makes no pivot either.
+
+
+@helper
+def _first_row(x, channels, inner, out):
+    """The first value of each channel in a row."""
+    whole = channels // LANES * LANES if inner == 1 else 0
+    for c in range(0, whole, LANES):
+        store(out, Eight(c), load(x, Eight(c)))
+    for c in range(whole, channels):
+        out[c] = load(x, c * inner)
 
 
 @helper
@@ -210,31 +227,43 @@ def _block(x, stride, rows, channels, inner, pack, pick, parts, b, c0, ahead, ro
     width = pack * channels * inner
     w, part_at = padded(width), b * parts.channels + c0
     count, mean = at(parts.count, part_at), at(parts.mean, part_at)
-    seed, pivot, s0, s1, s2 = room, at(room, w), at(room, 2 * w), at(room, 3 * w), at(room, 4 * w)
-    higher, extremes = only_with(parts.higher, at(room, 5 * w)), only_with(parts.extremes, at(room, 7 * w))
-    places = at(room, 10 * w)
+    seed, s0, s1, s2 = room, at(room, 2 * w), at(room, 3 * w), at(room, 4 * w)
+    pivot = at(room, w) if width > channels else seed
+    places = at(room, 5 * w)
+    more = at(places, padded(TILE))
+    higher, extremes = only_with(parts.higher, more), only_with(parts.extremes, at(more, 2 * w))
     for t in range(0, rows // pack, TILE):
         n = min(TILE, rows // pack - t)
         part, seen = at(x, t * pack * stride), rows_from(pick, t)
         _pivots(part, pack * stride, n, channels, inner, pack, seen, count, mean, seed)
-        spread(seed, channels, inner, pack, pivot)
-        for j in range(width):
-            s0[j] = s1[j] = s2[j] = 0.0
-        clear_higher(higher, width)
-        clear_extremes(extremes, width)
+        if width > channels:
+            spread(seed, channels, inner, pack, pivot)
+        _clear_counts(pick, s0, width)
+        clear(s1, width)
+        clear(s2, width)
+        clear(higher, 2 * width)
+        begin_extremes(extremes, width, 0, width)
         _add_rows(part, pack * stride, n, width, seen, pivot, (s0, s1, s2, higher, extremes), places, ahead)
-        if pick is None:
-            for c in range(channels):
-                s0[c] = float(n * pack * inner)
-        else:
-            _fold(s0, channels, inner, pack)
+        counts = _counts(pick, s0, channels, inner, pack, n)
         _fold(s1, channels, inner, pack)
         _fold(s2, channels, inner, pack)
         s3, s4 = higher, at(higher, width)
         _fold(s3, channels, inner, pack)
         _fold(s4, channels, inner, pack)
         _fold_extremes(extremes, width, channels, inner, pack, parts, part_at)
-        take_in(parts, b, c0, channels, pick is None and count[0] == 0.0, s0, seed, s1, s2, s3, s4)
+        take_in(parts, b, c0, channels, pick is None and count[0] == 0.0, counts, seed, s1, s2, s3, s4)
+
+
+@maybe
+def _clear_counts(pick, s0, width):
+    clear(s0, width)
+
+
+@otherwise(lambda pick, s0, channels, inner, pack, n: float(n * pack * inner))
+def _counts(pick, s0, channels, inner, pack, n):
+    """The weights of n wide rows: of each channel, and one number for all where each value counts 1."""
+    _fold(s0, channels, inner, pack)
+    return s0
 
 
 @maybe
@@ -279,12 +308,18 @@ def _total(sums, first, n):
     return whole
 
 
+@helper
+def _room_of_block(width, higher, extremes):
+    """Room for what `_block` keeps."""
+    return (5 if higher is None and extremes is None else 10) * padded(width) + padded(TILE)
+
+
 @kernel
 def moments(lo, hi, x, stride, rows, channels, inner, pack, row_blocks, col_blocks, pick, parts, ahead):
-    """Items lo..hi of row_blocks x col_blocks, into the parts: row_blocks of them; x: flat."""
+    """Items lo..hi of row_blocks x col_blocks, into the parts: row_blocks of them, whatever they held; x: flat."""
     most = pack * (-(-channels // col_blocks)) * inner
-    own = 10 * padded(most) + padded(TILE)
-    room = new_room(own + 2 * room_ahead(most))
+    own, ahead_of = _room_of_block(most, parts.higher, parts.extremes), room_of_pick(pick, most)
+    room = new_room(own + 2 * ahead_of)
     if is_missing(room):
         return False
     for item in range(lo, hi):
@@ -292,10 +327,11 @@ def moments(lo, hi, x, stride, rows, channels, inner, pack, row_blocks, col_bloc
         first, last = rows * b // row_blocks, rows * (b + 1) // row_blocks
         c0, c1 = channels * k // col_blocks, channels * (k + 1) // col_blocks
         packed = (last - first) // pack * pack
+        begin_part(parts, b, c0, c1 - c0)
         # One call for both, in a loop: what is compiled twice takes twice the time.
         for row, n, p in ((first, packed, pack), (first + packed, last - first - packed, 1)):
             if n > 0:
-                seen = block_of(pick, row, c0, c1 - c0, p, inner, at(room, own), at(room, own + room_ahead(most)))
+                seen = block_of(pick, row, c0, c1 - c0, p, inner, at(room, own), at(room, own + ahead_of))
                 _block(at(x, row * stride + c0 * inner), stride, n, c1 - c0, inner, p, seen, parts, b, c0, ahead, room)
     free_room(room)
     return True

@@ -52,15 +52,17 @@ def _interruptible() -> bool:
     return main and not (sys.is_finalizing() or _numba_is_locked())
 
 
-def _numba_lock() -> Any:
-    """numba's own lock, if anybody has imported numba."""
-    found = sys.modules.get("numba.core.compiler_lock")
-    return getattr(found, "global_compiler_lock", None)
-
-
 def _numba_is_locked() -> bool:
-    numbas = _numba_lock()
+    numbas = _lock_of("numba.core.compiler_lock", "global_compiler_lock")
     return numbas is not None and bool(numbas.is_locked())
+
+
+def _lock_of(module: str, *path: str) -> Any:
+    """A lock of a package, if anybody has imported it."""
+    found = sys.modules.get(module)
+    for name in path:
+        found = getattr(found, name, None)
+    return found
 
 
 # A child forked while another thread compiles or loads would wait forever for that thread to end: fork when it has.
@@ -68,17 +70,17 @@ _held: list[Any] = []
 
 
 def _hold() -> None:
-    lock.acquire()
-    _held.append(_numba_lock())
-    if _held[-1] is not None:
-        _held[-1].acquire()
+    numbas = _lock_of("numba.core.compiler_lock", "global_compiler_lock")
+    llvms = _lock_of("llvmlite.binding.ffi", "lib", "_lock", "_lock")  # what is freed calls LLVM too
+    for one in (lock, numbas, llvms):
+        if one is not None:
+            one.acquire()
+            _held.append(one)
 
 
 def _let_go() -> None:
-    numbas = _held.pop()
-    if numbas is not None:
-        numbas.release()
-    lock.release()
+    while _held:
+        _held.pop().release()
 
 
 if hasattr(os, "register_at_fork"):

@@ -3,14 +3,13 @@
 Rows, blocks and columns are as in `cpu_rows.py` and `cpu_planes.py`. The gradient of x is written by `written.py`.
 """
 
-from .ahead import room_ahead
 from .forms import LANES, Eight, Few
 from .jit import helper, inlined, kernel
 from .memory import at, load, moved, store
 from .point import act_channel, act_columns, columns, flow
 from .room import free_room, is_missing, new_room, padded
 from .vector import nothing, total, within
-from .weights import block_of, fill, unless_missing, view_of_row, view_of_run
+from .weights import block_of, fill, room_of_pick, unless_missing, view_of_row, view_of_run
 
 
 @inlined
@@ -86,7 +85,7 @@ def rows(
 ):  # fmt: skip
     """Items lo..hi, as `cpu_rows.moments`; sums: zeros, (2, row_blocks, channels)."""
     most = pack * (-(-channels // col_blocks)) * inner
-    w, ahead = padded(most), room_ahead(most)
+    w, ahead = padded(most), room_of_pick(pick, most)
     room = new_room(5 * w + 2 * ahead)
     if is_missing(room):
         return False

@@ -313,6 +313,18 @@ def _store_to_array(out):
     return store_native
 
 
+def number(value, j):
+    """What lies at an index of flat memory; one number is the same at all."""
+    return value if isinstance(value, float) else load(value, j)
+
+
+@overload(number)
+def _number(value, j):
+    if isinstance(value, (Flat, types.Array)):
+        return lambda value, j: load(value, j)
+    return lambda value, j: value
+
+
 # Addresses -------------------------------------------------------------------------------------------
 
 

@@ -12,19 +12,11 @@ from .vector import select
 
 
 @helper
-def clear_higher(higher, width):
-    """The sums of nothing, in place; (2, width)."""
-    if higher is not None:
-        for j in range(2 * width):
-            higher[j] = 0.0
-
-
-@helper
-def clear_extremes(extremes, width):
-    """The extremes of nothing, in place; (3, width)."""
+def begin_extremes(extremes, plane, first, n):
+    """The extremes of nothing, for n columns from `first` on; plane: how far the three of a column lie apart."""
     if extremes is not None:
-        for j in range(width):
-            extremes[j], extremes[width + j], extremes[2 * width + j] = np.inf, -np.inf, 0.0
+        for j in range(first, first + n):
+            extremes[j], extremes[plane + j], extremes[2 * plane + j] = np.inf, -np.inf, 0.0
 
 
 @helper

@@ -12,23 +12,11 @@ from .activation import activate, slope
 from .forms import Affine, Gradient
 from .jit import helper, inlined, maybe
 from .lines import touch
-from .memory import Flat, at, load, moved, store
+from .memory import at, load, moved, number, store
 from .vector import kind_of
 from .weights import block_of, fill, unless_missing, view_of_row, view_of_run, weigh
 
 # Parameters ------------------------------------------------------------------------------------------
-
-
-def number(parameter, j):
-    """A parameter at an index: of a column, or one number for all."""
-    return parameter if isinstance(parameter, float) else load(parameter, j)
-
-
-@overload(number)
-def _number(parameter, j):
-    if isinstance(parameter, (Flat, types.Array)):
-        return lambda parameter, j: load(parameter, j)
-    return lambda parameter, j: parameter
 
 
 @inlined
@@ -178,14 +166,25 @@ def _gradient_channel(t, c):
 
 # Either ----------------------------------------------------------------------------------------------
 
+FIELDS = Gradient._fields
 PARAMETERS = 6  # of a channel, at most
 PICK_ROOM = 10  # what a form that is written out ahead takes, in rows: see `ahead.room_ahead`
 
 
 @helper
-def room_of_columns(width_padded):
+def room_of_columns(t, width_padded):
     """How much room `with_columns` takes, at most."""
-    return (PARAMETERS + 2 * PICK_ROOM) * width_padded
+    return (PARAMETERS + (2 * PICK_ROOM if _has_pick(t) else 0)) * width_padded
+
+
+def _has_pick(t):
+    return isinstance(t, Gradient) and t.pick is not None
+
+
+@overload(_has_pick)
+def _with_pick(t):
+    has = kind_of(t) is Gradient and not isinstance(t[FIELDS.index("pick")], types.NoneType)
+    return lambda t: has
 
 
 def point(t, place, j):

@@ -34,6 +34,12 @@ def padded(n):
     return (n + LANES - 1) // LANES * LANES + 2 * LANES
 
 
+def clear(room, n):
+    """Make n numbers 0; nothing for None."""
+    if room is not None:
+        room[:n] = 0.0
+
+
 def seen_as(room, other, n):
     """Room for n elements of the kind of `other`, in a room of as many float64."""
     return np.empty(n, other.dtype)
@@ -80,6 +86,16 @@ def _free_room(typingctx, room):
 
 
 @intrinsic
+def _clear(typingctx, room, n):
+    def codegen(context, builder, signature, args):
+        size = builder.mul(args[1], ir.Constant(WORD, 8))
+        cgutils.memset(builder, args[0], size, 0)
+        return context.get_dummy_value()
+
+    return types.void(room, types.intp), codegen
+
+
+@intrinsic
 def _seen_as(typingctx, room, other, n):
     return other(room, other, types.intp), lambda context, builder, signature, args: args[0]
 
@@ -123,6 +139,11 @@ def _overload_is_missing(room):
 @overload(free_room)
 def _overload_free_room(room):
     return lambda room: _free_room(room)
+
+
+@overload(clear)
+def _overload_clear(room, n):
+    return (lambda room, n: None) if isinstance(room, types.NoneType) else (lambda room, n: _clear(room, n))
 
 
 @overload(seen_as)

@@ -9,7 +9,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from .ahead import AHEAD, FILLED, ahead, fill_slots, from_row
+from .ahead import AHEAD, FILLED, ahead, fill_slots, from_row, room_ahead
 from .forms import Constant, Dense
 from .jit import helper, kernel, maybe, otherwise
 from .memory import Flat, at, load
@@ -66,6 +66,12 @@ def _row_of(form, r, slot):
     if kind is Dense:
         return lambda form, r, slot: at(form.flat, r * form.outer)
     return lambda form, r, slot: None
+
+
+@otherwise(lambda pick, width: 0)
+def room_of_pick(pick, width):
+    """How much room `block_of` may take for each of its two forms, for rows of so many columns."""
+    return room_ahead(width)
 
 
 @maybe

@@ -11,8 +11,9 @@ import numpy as np
 
 from .forms import LANES, Eight, Few
 from .jit import helper, kernel, maybe
-from .memory import load, moved, store
-from .more import close_higher, join_extremes, join_higher, merge_higher
+from .memory import at, load, moved, number, store
+from .more import begin_extremes, close_higher, join_extremes, join_higher, merge_higher
+from .room import clear
 from .vector import select
 
 
@@ -41,11 +42,23 @@ def merge(na, ma, sa, nb, mb, sb):
 
 
 @helper
+def begin_part(parts, b, c0, channels):
+    """Part b holds nothing of the channels from c0, whatever lies there."""
+    at_channel = b * parts.channels + c0
+    clear(at(parts.count, at_channel), channels)
+    clear(at(parts.mean, at_channel), channels)
+    clear(at(parts.m2, at_channel), channels)
+    clear(at(parts.higher, at_channel), channels)
+    clear(at(parts.higher, at_channel + parts.parts * parts.channels), channels)
+    begin_extremes(parts.extremes, parts.parts * parts.channels, at_channel, channels)
+
+
+@helper
 def take_in(parts, b, c0, channels, fresh, n, pivot, s1, s2, s3, s4):
     """Merge values of `channels` channels from c0, by their sums about a pivot, into part b.
 
-    n (perhaps 0), pivot and the sums: (channels,), s3 and s4 None where no third and fourth moments are kept. fresh:
-    the part holds nothing yet and no n is 0, so that there is nothing to merge.
+    n (perhaps 0; one number for all, or for each), pivot and the sums: (channels,), s3 and s4 None where no third and
+    fourth moments are kept. fresh: the part holds nothing yet and no n is 0, so that there is nothing to merge.
     """
     at = b * parts.channels + c0
     for c in range(0, channels // LANES * LANES, LANES):
@@ -59,7 +72,7 @@ def take_in(parts, b, c0, channels, fresh, n, pivot, s1, s2, s3, s4):
 def _take_in(parts, at, fresh, n, pivot, s1, s2, s3, s4, c):
     """`take_in` of the channels at an index; at: where the first channel of the part lies."""
     sums = load(s1, c), load(s2, c), maybe_load(s3, c), maybe_load(s4, c)
-    take_in_sums(parts, moved(c, at), fresh, load(n, c), load(pivot, c), sums)
+    take_in_sums(parts, moved(c, at), fresh, number(n, c), load(pivot, c), sums)
 
 
 @maybe
@@ -75,11 +88,23 @@ def take_in_sums(parts, p, fresh, count, pivot, sums):
     known = select(count > 0.0, count, 1.0)
     mean, m2 = close(known, pivot, s1, s2)
     _take_in_higher(s3, s4, parts, p, known, count, mean, m2, s1, s2)
-    if not fresh:
-        count, mean, m2 = merge(load(parts.count, p), load(parts.mean, p), load(parts.m2, p), count, mean, m2)
+    if fresh:
+        _keep(parts, p, count, mean, m2)
+    else:
+        _join(parts, p, count, mean, m2)
+
+
+@helper
+def _keep(parts, p, count, mean, m2):
     store(parts.count, p, count)
     store(parts.mean, p, mean)
     store(parts.m2, p, m2)
+
+
+@helper
+def _join(parts, p, count, mean, m2):
+    n, both, sum2 = merge(load(parts.count, p), load(parts.mean, p), load(parts.m2, p), count, mean, m2)
+    _keep(parts, p, n, both, sum2)
 
 
 @helper

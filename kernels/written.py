@@ -108,7 +108,7 @@ def _rectangle(t, out, step, first, last, c0, c1, inner, pack, room):
 @kernel
 def rows(lo, hi, t, out, step, rows, channels, inner, pack, row_blocks, col_blocks):
     """Items lo..hi of col_blocks x row_blocks; out: flat, `step` from row to row, perhaps the memory of x."""
-    room = new_room(room_of_columns(padded(pack * (-(-channels // col_blocks)) * inner)))
+    room = new_room(room_of_columns(t, padded(pack * (-(-channels // col_blocks)) * inner)))
     if is_missing(room):
         return False
     item = lo
@@ -127,7 +127,7 @@ def rows(lo, hi, t, out, step, rows, channels, inner, pack, row_blocks, col_bloc
 def rows_past(lo, hi, t, out, rows, channels, inner, pack, items):
     """Items lo..hi of `items` past the cache; all rows touch, or begin with a line; pack rows are whole lines."""
     width = pack * channels * inner
-    room = new_room(room_of_columns(padded(width)))
+    room = new_room(room_of_columns(t, padded(width)))
     if is_missing(room):
         return False
     phase = gap(out)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -64,7 +66,8 @@ def usable_weights(flat: NDArray) -> bool:
 def _moments(layout: Layout, window: Window | None, omit: bool, higher: bool, extremes: bool) -> Parts:
     if window is None:
         return _first(_moments_of_pieces(layout, omit, higher, extremes))
-    return _merged(_moments_parts(window, omit, higher, extremes, parallel_for))
+    with _moments_parts(window, omit, higher, extremes, parallel_for) as parts:
+        return _merged(parts)
 
 
 def _transform(
@@ -99,34 +102,33 @@ def _merged(parts: Parts) -> Parts:
 def _first(parts: Parts) -> Parts:
     count, mean, m2, higher, extremes = parts
     return (
-        count[0],
-        mean[0],
-        m2[0],
-        None if higher is None else higher[:, 0],
-        None if extremes is None else extremes[:, 0],
+        count[0].copy(),
+        mean[0].copy(),
+        m2[0].copy(),
+        None if higher is None else higher[:, 0].copy(),
+        None if extremes is None else extremes[:, 0].copy(),
     )
 
 
-def _moments_parts(window: Window, omit: bool, higher: bool, extremes: bool, run: Run) -> Parts:
+@contextlib.contextmanager
+def _moments_parts(window: Window, omit: bool, higher: bool, extremes: bool, run: Run) -> Iterator[Parts]:
+    """The moments of parts of a window, in memory that is given back."""
     g = window.geometry
     x, outer_stride, channel_stride = window.of("x")
     if g.rows:
         pack, row_blocks, col_blocks = cuts.row_blocks(g)
-        parts, items = cuts.new_parts(row_blocks, g.channels, higher, extremes), row_blocks * col_blocks
-        shape = (g.outer, g.channels, g.inner, pack, row_blocks, col_blocks)
-        pick = cuts.pick_of_rows(window, pack, omit)
-        kernel = cuts.kernel("cpu_rows", "moments")
-        over = kernel.over(x, outer_stride, *shape, pick, cuts.flat_parts(parts), machine.ahead())
+        each, items = row_blocks, row_blocks * col_blocks
+        kernel, pick = cuts.kernel("cpu_rows", "moments"), cuts.pick_of_rows(window, pack, omit)
+        where: tuple[Any, ...] = (x, outer_stride, g.outer, g.channels, g.inner, pack, row_blocks, col_blocks)
     else:
         _, outer_blocks, inner_blocks = cuts.plane_blocks(g)
         each, blocks = outer_blocks * inner_blocks, cuts.read_blocks(g)
-        parts, items = cuts.new_parts(each, g.channels, higher, extremes), blocks * each
-        shape = (g.outer, g.channels, g.inner, blocks, outer_blocks, inner_blocks)
-        kernel = cuts.kernel("cpu_planes", "moments")
-        pick = cuts.pick_of_planes(window, omit)
-        over = kernel.over(x, outer_stride, channel_stride, *shape, pick, cuts.flat_parts(parts), machine.ahead())
-    run(over, items, g.size <= SMALL)
-    return parts
+        items, shape = blocks * each, (g.outer, g.channels, g.inner, blocks, outer_blocks, inner_blocks)
+        kernel, pick = cuts.kernel("cpu_planes", "moments"), cuts.pick_of_planes(window, omit)
+        where = (x, outer_stride, channel_stride, *shape)
+    with cuts.borrowed_parts(each, g.channels, higher, extremes) as parts:
+        run(kernel.over(*where, pick, cuts.flat_parts(parts), machine.ahead()), items, g.size <= SMALL)
+        yield parts
 
 
 def _transform_window(
@@ -142,15 +144,15 @@ def _train_planes(
 ) -> Parts:
     g = window.geometry
     blocks, outer_blocks, inner_blocks = cuts.plane_blocks(g)
-    parts = cuts.new_parts(outer_blocks * inner_blocks, g.channels, False, False)
     into = "out" if "out" in window.flat else "x"
     where = (*window.of("x"), *window.of(into))
     shape = (g.outer, g.channels, g.inner, blocks, outer_blocks, inner_blocks)
-    rest = (cuts.pick_of_planes(window, omit), cuts.flat_parts(parts), gamma, beta, eps)
+    pick, kernel = cuts.pick_of_planes(window, omit), cuts.kernel("cpu_planes", "train")
     last = (*window.of("residual"), cuts.activation(activation), goes_past(window, into), machine.ahead())
-    over = cuts.kernel("cpu_planes", "train").over(*where, *shape, *rest, *last)
-    parallel_for(over, blocks, small=g.size <= SMALL)
-    return _first(parts)
+    with cuts.borrowed_parts(outer_blocks * inner_blocks, g.channels, False, False) as parts:
+        over = kernel.over(*where, *shape, pick, cuts.flat_parts(parts), gamma, beta, eps, *last)
+        parallel_for(over, blocks, small=g.size <= SMALL)
+        return _first(parts)
 
 
 def _moments_of_pieces(layout: Layout, omit: bool, higher: bool, extremes: bool) -> Parts:
@@ -164,11 +166,10 @@ def _moments_of_pieces(layout: Layout, omit: bool, higher: bool, extremes: bool)
         for g in range(lo, hi):
             for box in pieces[len(pieces) * g // groups : len(pieces) * (g + 1) // groups]:
                 at = channels[kept_of(layout, box)].reshape(-1)
-                with scratch(layout, box) as window:
-                    part = _moments_parts(window, omit, higher, extremes, here)
+                with scratch(layout, box) as window, _moments_parts(window, omit, higher, extremes, here) as part:
                     if len(part[0]) > 1:
                         merge_tree(cuts.flat_parts(part), 0, at.size)
-                cuts.merge_at(parts, g, at, part)
+                    cuts.merge_at(parts, g, at, part)
 
     parallel_for(work, groups, small=layout.size <= SMALL)
     everything = np.arange(layout.channels)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+from collections.abc import Iterator
 from functools import cache, lru_cache
 from typing import Any
 
@@ -16,14 +18,16 @@ GRAIN = 131072  # values in an item at least: work that outweighs handing it out
 SMALL = 4 * GRAIN  # values that the caller does alone: to wake a thread takes longer than half of the work
 NARROW = 128  # columns that several short rows fill together: full vectors, parameters that stay in L1
 BY_ITSELF = 16  # columns of a row that is worth taking by itself where all of it has one weight
-WIDE = 4096  # columns that a block of a longer row has at least: accumulators stay in L2, reads are long and sequential
+WIDE = 16384  # columns that a block of a longer row has at least: reads are long and sequential
 TALL = 256  # rows that a block has at least, where there are so many: closing one costs as much as some 30 rows
+SPARE = 1 << 20  # numbers that are kept for the parts of the next call
 PARTS = 65536  # partial results, parts x channels, that are kept beside 16 for each channel
 FEW = 64  # a run of fewer values is normalized as part of a row, a longer one by itself
 LONG = 8192  # values that a block of neighbouring planes has at least, and a block of a row to normalize at most
 STREAM = 65536  # values that lie together in what one item reads of an outer, where it is only read
-SHARED = 16  # items that a pass is cut into, where it is worth it
-MERGES = 16384  # merges of two parts of a channel that are worth handing out
+SHARED = 16  # items that a reduction is cut into, where it is worth it, and more only as long as each
+MUCH = 1 << 20  # has so many values
+MERGES = 65536  # merges of two parts of a channel that are worth handing out
 SPREAD = 8  # blocks of channels that are enough to keep all threads busy with whole channels
 CACHED = 16 << 20  # bytes that one thread's channels may take for a second read to come from a cache
 
@@ -40,11 +44,16 @@ def kernel(room: str, name: str) -> Any:
     return kernels("entry").Kernel(room, name)
 
 
+def shares(values: int) -> int:
+    """Into how many items a reduction over so many values is cut: each has a result, which has to be merged."""
+    return max(1, min(ITEMS, values // GRAIN, max(SHARED, values // MUCH)))
+
+
 @lru_cache(KEPT)
 def row_blocks(g: Geometry) -> tuple[int, int, int]:
     """(rows packed into one, blocks of rows, blocks of columns) of the moments."""
     row, pack = g.channels * g.inner, _pack(g)
-    wanted = min(ITEMS, max(1, g.size // GRAIN))
+    wanted = shares(g.size)
     blocks = max(1, min(wanted, g.outer // (TALL * pack), max(16, PARTS // g.channels)))
     return pack, blocks, max(1, min(-(-wanted // blocks), row // WIDE, g.channels))
 
@@ -92,7 +101,7 @@ def read_blocks(g: Geometry) -> int:
     """Blocks of channels where planes are only read: each stream is to be long. They change no bit of a result."""
     _, outer_blocks, inner_blocks = plane_blocks(g)
     parts, row = outer_blocks * inner_blocks, g.channels * g.inner
-    wanted = -(-min(ITEMS, max(1, g.size // GRAIN)) // parts)
+    wanted = -(-shares(g.size) // parts)
     few = -(-min(SHARED, wanted * parts) // parts)  # as many that several threads have something to do
     return min(g.channels, max(1, min(wanted, row // STREAM), min(few, row // LONG)))
 
@@ -168,6 +177,23 @@ def new_parts(parts: int, channels: int, higher: bool, extremes: bool) -> tuple[
         wide = np.zeros((3, parts, channels))
         wide[0], wide[1] = np.inf, -np.inf
     return count, mean, m2, np.zeros((2, parts, channels)) if higher else None, wide
+
+
+_spare: list[NDArray] = []  # memory of parts that nobody uses: new pages take longer than the work on them
+
+
+@contextlib.contextmanager
+def borrowed_parts(parts: int, channels: int, higher: bool, extremes: bool) -> Iterator[tuple[Any, ...]]:
+    """Parts that hold anything, to be given back: what is kept of them is a copy."""
+    rows = 3 + 2 * higher + 3 * extremes
+    size = rows * parts * channels
+    memory = _spare.pop() if _spare else np.empty(0)
+    if memory.size < size:
+        memory = np.empty(size)
+    box = memory[:size].reshape(rows, parts, channels)
+    yield box[0], box[1], box[2], box[3:5] if higher else None, box[-3:] if extremes else None
+    if memory.size <= SPARE and not _spare:
+        _spare.append(memory)
 
 
 def flat_parts(parts: tuple[Any, ...]) -> Any:

@@ -30,7 +30,7 @@ def _moments_rows(g: Geometry, seen_as: Any) -> Any:
     shape = (g.outer, g.channels, g.inner, pack, row_blocks, col_blocks)
 
     def moments(x: NDArray) -> tuple[NDArray, NDArray]:
-        parts = cuts.new_parts(row_blocks, g.channels, False, False)
+        parts = _parts(row_blocks, g.channels)
         kernel(0, row_blocks * col_blocks, _flat(x, seen_as), row, *shape, None, cuts.flat_parts(parts), None)
         return _one(parts)
 
@@ -44,7 +44,7 @@ def _moments_planes(g: Geometry, seen_as: Any) -> Any:
     shape = (g.outer, g.channels, g.inner, blocks, outer_blocks, inner_blocks)
 
     def moments(x: NDArray) -> tuple[NDArray, NDArray]:
-        parts = cuts.new_parts(each, g.channels, False, False)
+        parts = _parts(each, g.channels)
         kernel(0, blocks * each, _flat(x, seen_as), plane, g.inner, *shape, None, cuts.flat_parts(parts), None)
         return _one(parts)
 
@@ -83,7 +83,7 @@ def _train_rows(g: Geometry, act: Any, seen_as: Any) -> Any:
 
     def train(x: NDArray, out: NDArray, gamma: NDArray, beta: NDArray | None, eps: float) -> tuple[NDArray, NDArray]:
         flat = _flat(x, seen_as)
-        parts = cuts.new_parts(row_blocks, g.channels, False, False)
+        parts = _parts(row_blocks, g.channels)
         to = flat if out is x else _flat(out, seen_as)
         kernel(flat, to, *shape, cuts.flat_parts(parts), gamma, beta, eps, act)
         return parts[1][0], parts[2][0]
@@ -99,12 +99,17 @@ def _train_planes(g: Geometry, act: Any, seen_as: Any) -> Any:
     def train(x: NDArray, out: NDArray, gamma: NDArray, beta: NDArray | None, eps: float) -> tuple[NDArray, NDArray]:
         flat = _flat(x, seen_as)
         to = flat if out is x else _flat(out, seen_as)
-        parts = cuts.new_parts(outer_blocks * inner_blocks, g.channels, False, False)
+        parts = _parts(outer_blocks * inner_blocks, g.channels)
         arrays = (flat, plane, apart, to, plane, apart)
         kernel(0, blocks, *arrays, *shape, cuts.flat_parts(parts), gamma, beta, eps, None, 0, 0, act, None, None)
         return parts[1][0], parts[2][0]
 
     return train
+
+
+def _parts(parts: int, channels: int) -> Any:
+    """Parts that hold anything."""
+    return (*np.empty((3, parts, channels)), None, None)
 
 
 def _flat(a: NDArray, seen_as: Any) -> NDArray:

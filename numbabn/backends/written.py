@@ -52,7 +52,8 @@ def goes_past(window: Window, into: str) -> bool | None:
     """True where a result is to be stored past the cache, else None."""
     g, out = window.geometry, window.flat[into]
     apart = into not in ("x", "dy") and not g.picks and "dz" not in g.arrays
-    together = g.outer_stride[into] == g.channels * g.inner and g.channel_stride[into] == g.inner
+    together = g.outer == 1 or g.outer_stride[into] == g.channels * g.inner
+    together = together and (g.channels == 1 or g.channel_stride[into] == g.inner)
     if not (apart and together and g.size * out.itemsize >= PAST and machine.past_the_cache()):
         return None
     other = window.flat.get("residual")
