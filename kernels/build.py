@@ -1,7 +1,7 @@
 """From a kernel's Python to machine code that needs neither numba nor Python: an object with one C function.
 
 The function takes one address: of a row of 8-byte slots with the arguments, tuples flattened, nothing for None. It
-returns the truth that the kernel returns, as a 64-bit integer.
+returns the truth or the whole number that the kernel returns, as a 64-bit integer.
 """
 
 import importlib
@@ -82,7 +82,9 @@ def _made(room, name, kinds, emit):
     callee = context.declare_function(module, compiled.fndesc)
     result = types.unliteral(compiled.signature.return_type)
     _, value = context.call_conv.call_function(builder, callee, result, args, values)
-    builder.ret(builder.zext(value, SLOT) if result == types.boolean else ir.Constant(SLOT, 0))
+    if result == types.boolean:
+        value = builder.zext(value, SLOT)
+    builder.ret(value if isinstance(result, types.Integer | types.Boolean) else ir.Constant(SLOT, 0))
     library.add_ir_module(module)
     library._final_module.link_in(compiled.library._get_module_for_linking(), preserve=True)
     library._optimize_final_module()

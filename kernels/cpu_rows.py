@@ -335,28 +335,3 @@ def moments(lo, hi, x, stride, rows, channels, inner, pack, row_blocks, col_bloc
                 _block(at(x, row * stride + c0 * inner), stride, n, c1 - c0, inner, p, seen, parts, b, c0, ahead, room)
     free_room(room)
     return True
-
-
-@kernel
-def train(
-    x, out, rows, channels, inner, pack, row_blocks, col_blocks, out_row_blocks, out_col_blocks, parts,
-    gamma, beta, eps, activation,
-):  # fmt: skip
-    """All of a small array: its moments, merged into part 0, then the transform; beta None for 0."""
-    row, none = channels * inner, 0 * channels
-    # No number is written out here: numba would compile `moments` once more, for that number.
-    moments(
-        none, row_blocks * col_blocks, x, row, rows, channels, inner, pack, row_blocks, col_blocks, None, parts, None
-    )
-    merge_tree(parts, none, channels)
-    room = new_room(channels)
-    if is_missing(room):
-        return False
-    for c in range(channels):
-        room[c] = scale_of(parts.count[c], parts.m2[c], gamma[c], eps)
-    t = Affine(x, row, inner, parts.mean, room, beta, None, none, none, activation)
-    write_rows(
-        none, out_row_blocks * out_col_blocks, t, out, row, rows, channels, inner, pack, out_row_blocks, out_col_blocks
-    )
-    free_room(room)
-    return True

@@ -24,9 +24,16 @@ _NUMBERS = {int: "i", float: "d", bool: "b"}
 _TWO = Struct("=qq").pack
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
+    """The C function of a kernel for some kinds of arguments, and what packs their values into its slots."""
+
     function: Callable[[bytes], int]
     pack: Callable[..., bytes]
+    address: int
+
+    def at_once(self) -> Callable[[bytes], int]:
+        """The function for work that is done before another thread could have taken the GIL: it keeps that."""
+        return ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_char_p)(self.address)
 
 
 class Kernel:
@@ -34,35 +41,41 @@ class Kernel:
 
     def __init__(self, room: str, name: str) -> None:
         self.room, self.name = room, name
-        self.loaded: dict[tuple[Any, ...], _Entry] = {}  # by kinds of arguments
+        self.loaded: dict[tuple[Any, ...], Entry] = {}  # by kinds of arguments
         self.compiled = 0  # how many of them were not on disk
 
     def __call__(self, *args: Any) -> int:
         """Do it; what the kernel returns, as a whole number."""
-        if _interpreted():
+        if interpreted():
             return int(self._python()(*args) or 0)
         kinds, values = _described(args)
-        entry = self._entry(kinds)
+        entry = self.entry(kinds)
         return entry.function(entry.pack(*values))
 
     def over(self, *rest: Any) -> Callable[[int, int], None]:
         """The kernel as a function of its first two arguments, a range of items; the others stay."""
-        if _interpreted():
+        if interpreted():
             return lambda lo, hi: _done(self._python()(lo, hi, *rest))
         kinds, values = _described((0, 0, *rest))
-        function, pack = self._entry(kinds)
-        behind = pack(*values)[16:]
+        entry = self.entry(kinds)
+        function, behind = entry.function, entry.pack(*values)[16:]
 
         def call(lo: int, hi: int, alive: Any = rest) -> None:
             _done(function(_TWO(lo, hi) + behind))
 
         return call
 
-    def ready(self, *args: Any) -> _Entry:
-        """The C function and what packs its slots, for arguments of the kinds of these."""
-        return self._entry(_described(args)[0])
+    def ready(self, *args: Any) -> Entry:
+        """What takes arguments of the kinds of these."""
+        return self.entry(_described(args)[0])
 
-    def _entry(self, kinds: tuple[Any, ...]) -> _Entry:
+    def slots(self, *args: Any) -> tuple[Entry, list[Any]]:
+        """What takes these arguments, and the values of their slots."""
+        kinds, values = _described(args)
+        return self.entry(kinds), values
+
+    def entry(self, kinds: tuple[Any, ...]) -> Entry:
+        """What takes arguments of some kinds: "i", "d" or "b" for a number, what an array holds, None, and tuples."""
         found = self.loaded.get(kinds)
         if found is None:
             found = self.loaded[kinds] = _made_to_the_end(self, kinds)
@@ -72,7 +85,7 @@ class Kernel:
         return getattr(importlib.import_module(f"numbabn.kernels.{self.room}"), self.name)
 
 
-def _made(kernel: Kernel, kinds: tuple[Any, ...]) -> _Entry:
+def _made(kernel: Kernel, kinds: tuple[Any, ...]) -> Entry:
     name = f"{kernel.room}-{kernel.name}-{kept.named(kinds, kept.stamp(), _machine())}.o"
     code = kept.read(name)
     if code is None:
@@ -83,8 +96,7 @@ def _made(kernel: Kernel, kinds: tuple[Any, ...]) -> _Entry:
     with ending.lock:
         address = _loaded(code)
     slots = "".join(_slots(kinds))
-    # A small array is done before another thread could have taken the GIL that it would give away.
-    return _Entry(ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_char_p)(address), Struct(f"={slots}").pack)
+    return Entry(ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_char_p)(address), Struct(f"={slots}").pack, address)
 
 
 _made_to_the_end = ending.to_the_end(_made)
@@ -135,7 +147,8 @@ def _done(result: Any) -> None:
 
 
 @cache
-def _interpreted() -> bool:
+def interpreted() -> bool:
+    """Whether kernels are run as the Python that they are written in."""
     return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 
 

@@ -48,11 +48,10 @@ def cumulative(channels, count, mean, m2, n, batch_mean, batch_m2, ddof, new):
 
 @uncontracted
 def fold(channels, var, gamma, eps, scale):
-    """`numbabn.arithmetic.inverse_std` to the last bit; gamma None for 1. Returns whether no variance is negative."""
+    """`numbabn.arithmetic.inverse_std` to the last bit, perhaps in place. Returns whether no variance is negative."""
     valid = True
     for c in range(channels):
         total = var[c] + eps
-        weight = 1.0 if gamma is None else gamma[c]
-        scale[c] = 0.0 if total == 0.0 else weight / np.sqrt(total)
         valid &= not var[c] < 0.0
+        scale[c] = 0.0 if total == 0.0 else gamma[c] / np.sqrt(total)
     return valid

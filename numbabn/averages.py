@@ -17,7 +17,7 @@ from .arrays import NDArray
 from .statistics import Moments, merged
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)  # without slots, as `Moments`
 class Running:
     """What a BatchNorm has learned: immutable, float64, in the channels' shape.
 
@@ -56,6 +56,15 @@ class Running:
         new = object.__new__(Running)
         for name in FIELDS:
             _set(new, name, _kept(changes[name]) if name in changes else getattr(self, name))
+        return new
+
+    def after(self, count: NDArray, mean: NDArray, var: NDArray, m2: NDArray | None) -> Running:
+        """The same after one more batch; the arrays are read-only, and kept as they are."""
+        new = object.__new__(Running)
+        known = new.__dict__
+        known.update(self.__dict__)
+        known["batches"], known["count"], known["mean"] = self.batches + 1, count, mean
+        known["var"], known["m2"] = var, m2
         return new
 
     def arrays(self) -> dict[str, NDArray]:
@@ -308,8 +317,11 @@ def _variance(m2: NDArray, count: NDArray | float, ddof: float) -> NDArray:
 
 
 def _kept(value: Any) -> Any:
-    """A field as it is kept: arrays read-only, one that stands alone or lies in a read-only one without a copy."""
-    if type(value) is np.ndarray and value.dtype == np.float64:
+    """A field as it is kept: arrays read-only and C-contiguous, if they can be without a copy.
+
+    One that lies in another has to be read-only with all of it.
+    """
+    if type(value) is np.ndarray and value.dtype == np.float64 and value.flags.c_contiguous:
         if value.base is None:
             value.flags.writeable = False
             return value
@@ -319,11 +331,17 @@ def _kept(value: Any) -> Any:
 
 
 def _frozen(value: Any) -> NDArray | None:
-    """A read-only float64 array that nobody else can write to; None stays None."""
+    """A read-only C-contiguous float64 array that nobody else can write to; None stays None."""
     if value is None:
         return None
-    if type(value) is np.ndarray and value.dtype == np.float64 and value.base is None and not value.flags.writeable:
+    if (
+        type(value) is np.ndarray
+        and value.dtype == np.float64
+        and value.base is None
+        and value.flags.c_contiguous
+        and not value.flags.writeable
+    ):
         return value
-    array: NDArray = np.array(value, dtype=np.float64)
+    array: NDArray = np.array(value, dtype=np.float64, order="C")
     array.flags.writeable = False
     return array

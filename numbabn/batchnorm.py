@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from . import averages, backends, checks, flavours, options, state, statedict, verbs
+from . import averages, backends, checks, flavours, lanes, options, state, statedict, verbs
 from . import training as training_
 from .arithmetic import batch_var
 from .arrays import NDArray
+from .averages import Running
 from .backward import batch_norm_backward, grouped_backward
 from .convert import Conversions
 from .described import Described
 from .flavours import UNSET
 from .ghost import Groups
-from .lanes import Parameters, lane_of, moments_in_lane, open_lane
 from .learning import Learning
 from .ondevice import Movable
 from .options import Options
@@ -180,7 +181,7 @@ class BatchNorm(Described, Conversions, Movable, Learning):
             self._options.need_the_batch("adjustment", adjustment)
         self._adjustment = adjustment
         self._step: training_.Step | None = None
-        self._parameters = Parameters()
+        self._inference: lanes.Parameters | None = None
         row = flavours.named(flavour)
         self._gamma = self._parameter((1.0 if row.gamma else None) if gamma is UNSET else gamma, "gamma")
         self._beta = self._parameter((0.0 if row.beta else None) if beta is UNSET else beta, "beta")
@@ -245,10 +246,9 @@ class BatchNorm(Described, Conversions, Movable, Learning):
         TypeError, ValueError, numpy.exceptions.AxisError
             If an argument does not fit; neither the state nor `out` is changed.
         """
-        engine, o = backends.select(self._options.backend), self._options
-        running, gamma, beta = self._running, self._gamma, self._beta
-        if where is weights is residual is None:
-            y = self._quickly(engine, (o, running, gamma, beta), x, out, training)
+        o, running, gamma, beta = self._options, self._running, self._gamma, self._beta
+        if where is weights is residual is None and (training is False or training is True):
+            y = self._quickly(o, running, gamma, beta, x, out, training)
             if y is not None:
                 return y
         training = checks.flag(training, "training")
@@ -262,13 +262,11 @@ class BatchNorm(Described, Conversions, Movable, Learning):
         if not training:
             by = running.mean, o.scale(running.mean, running.var, running.count, given.gamma), given.beta
             verbs.apply(engine, array, y, axes, *by, o.activation, other)
-            open_lane(engine, x, axes, o.activation)
             return result()
         step = self._trained(engine, given, y, out is not None)
         if step is not None:
             arrays = training_.remembered(x=x, where=where, weights=weights, residual=residual)
             self._step = replace(step, overwritten=checks.same_memory(array, y), arrays=arrays)
-        open_lane(engine, x, axes, o.activation)
         return result()
 
     def update(self, x: Any, *, where: Any = None, weights: Any = None) -> Moments:
@@ -285,15 +283,23 @@ class BatchNorm(Described, Conversions, Movable, Learning):
             The statistics that the running averages took: those of x, or with ghost batches the mean of theirs
             where the average does not keep the variance between batches.
         """
+        o, running = self._options, self._running
+        found = lanes.lane_of(o, x) if where is weights is None and o.plain and o.learns_in_kernel else None
+        if found is not None:
+            box, planned = np.empty((2, *o.channels)), self._planned()
+            learning = lanes.Learning(o, running, found.count, planned[1])
+            function, pack = found.moments
+            done = function(pack(id(x), id(box), *learning.row))
+            if done:
+                batch = Moments.pair(found.count, box)
+                if done == lanes.UNLEARNED or not self._take(running, learning):
+                    self._learn(batch, planned)
+                return batch
         array, _ = checks.data(x)
-        engine = backends.select(self._options.backend, array)
-        axes = self._options.axes_of(array)
-        plain = where is weights is self._options.ghost is None and self.nan_policy == "propagate"
-        batch = moments_in_lane(engine, x, axes) if plain else None
-        if batch is None:
-            pick = picked(array, axes, where, weights, self.nan_policy)
-            batch = training_.measured(self._options, engine, Given(array, axes, pick, None, None, None))
-            open_lane(engine, x, axes)
+        engine = backends.select(o.backend, array)
+        axes = o.axes_of(array)
+        pick = picked(array, axes, where, weights, self.nan_policy)
+        batch = training_.measured(o, engine, Given(array, axes, pick, None, None, None))
         self._learn(batch)
         return batch
 
@@ -500,14 +506,14 @@ class BatchNorm(Described, Conversions, Movable, Learning):
     __hash__ = None  # type: ignore[assignment]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_step", "_parameters")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_step", "_inference")}
 
     def __setstate__(self, d: dict[str, Any]) -> None:
         self.__dict__.update(d)
         self._gamma, self._beta = (
             self._parameter(p, name) for name, p in (("gamma", d["_gamma"]), ("beta", d["_beta"]))
         )
-        self._lock, self._step, self._parameters = threading.RLock(), None, Parameters()
+        self._lock, self._step, self._inference = threading.RLock(), None, None
 
     # How -------------------------------------------------------------------------------------------
 
@@ -519,26 +525,41 @@ class BatchNorm(Described, Conversions, Movable, Learning):
         """The policy for NaN on the way back, where there is nothing to refuse any more."""
         return "omit" if self.nan_policy == "omit" else "propagate"
 
-    def _quickly(self, engine: backends.Backend, state: Any, x: Any, out: Any, training: Any) -> Any:
+    def _quickly(
+        self, o: Options, running: Running, gamma: Any, beta: Any, x: Any, out: Any, training: bool
+    ) -> NDArray | None:
         """The output of a plain call on a small array, or None where it has to go the general way."""
-        o, running, gamma, beta = state
-        trains = training is True and o.plain and self._adjustment is None
-        found = lane_of(engine, o, x, out) if trains or training is False else None
+        found = lanes.lane_of(o, x) if o.plain or not training else None
         if found is None:
             return None
-        prepared, y = found
-        if not trains:
-            prepared.transform(x, y, *self._parameters.of_inference(o, running, gamma, beta))
-            return y
-        planned = self._planned()  # may refuse, and nothing is written yet
-        mean, m2 = prepared.train(x, y, *self._parameters.of_training(o, gamma, beta), o.eps)
-        mean, m2 = mean.reshape(o.channels), m2.reshape(o.channels)
-        mean.flags.writeable = m2.flags.writeable = False
-        if not self._learn_quickly(prepared.count, mean, m2, planned):
-            self._learn(Moments.trusted(prepared.count, mean, m2), planned)
-        raw = prepared.count, mean, m2
-        self._step = training_.Step(raw, 1.0, 0.0, gamma, beta, y is x, training_.remembered(x=x))
+        if not training:
+            by = self._inference
+            if by is None or not by.come_from(o, running, gamma, beta):
+                by = self._inference = lanes.Parameters(o, running, gamma, beta)
+            return lanes.inferred(found, x, out, by)
+        y = lanes.destination(x, out) if self._adjustment is None else None
+        if y is None:
+            return None
+        box, planned = np.empty((2, *o.channels)), self._planned()  # may refuse, and nothing is written yet
+        learning = lanes.Learning(o, running, found.count, planned[1]) if o.learns_in_kernel else None
+        given = 0 if gamma is None else id(gamma), 0 if beta is None else id(beta)
+        row = lanes.NO_LEARNING if learning is None else learning.row
+        function, pack = found.train
+        done = function(pack(id(x), id(y), id(box), *given, 0, o.eps, *row))
+        if not done:
+            return None
+        if learning is None or done == lanes.UNLEARNED or not self._take(running, learning):
+            self._learn(Moments.pair(found.count, box), planned, 4)
+        self._step = training_.Step((found.count, box), 1.0, 0.0, gamma, beta, y is x, {"x": weakref.ref(x)})
         return y
+
+    def _take(self, before: Running, learning: lanes.Learning) -> bool:
+        """Keep what a kernel has learned, unless another thread has learned meanwhile."""
+        with self._lock:
+            if self._running is not before:
+                return False
+            self._running = learning.running()
+        return True
 
     def _trained(self, engine: backends.Backend, given: Given, y: NDArray, into: bool) -> training_.Step | None:
         """Write the output of a training call and learn from it; what the way back needs, if there is one."""
@@ -558,7 +579,7 @@ class BatchNorm(Described, Conversions, Movable, Learning):
                 by = (known.mean, known.var, known.count)
             scale = o.scale(*by, given.gamma)
             verbs.apply(engine, given.x, y, given.axes, by[0], scale, given.beta, o.activation, given.residual)
-            self._learn(batch, planned)
+            self._learn(batch, planned, 4)
             return None
         statistics: list[tuple[Groups | None, Moments]]
         if o.ghost is not None and given.x.size:
@@ -582,5 +603,5 @@ class BatchNorm(Described, Conversions, Movable, Learning):
                 )
                 refuse_nan(given.x, given.axes, batch.mean, given.pick)
             statistics = [(None, batch)]
-        self._learn(batch, planned)
+        self._learn(batch, planned, 4)
         return training_.Step(statistics, r, d, given.gamma, given.beta, False, {})

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from . import activations, arithmetic, backends, checks, verbs
-from .lanes import lane, moments_in_lane, normalized_in_lane, open_lane, trained_in_lane
+from . import activations, arithmetic, backends, checks, lanes, verbs
 from .picks import picked, refuse_nan
 from .statistics import Moments
 
@@ -79,17 +79,15 @@ def moments(
     >>> numbabn.moments(np.array([[1.0, np.nan], [3.0, 6.0]]), nan_policy="omit").count
     array([2., 1.])
     """
+    plain = where is weights is None and nan_policy == "propagate" and type(extra) is tuple and not extra
+    if plain and (quick := lanes.moments(x, axis, backend)) is not None:
+        return quick
     array, _ = checks.data(x)
     engine = backends.select(backend, array)
     axes = checks.channel_axes(axis, array.ndim)
-    plain = where is weights is None and nan_policy == "propagate" and type(extra) is tuple and not extra
-    quick = moments_in_lane(engine, x, axes) if plain else None
-    if quick is not None:
-        return quick
     pick = picked(array, axes, where, weights, nan_policy)
     m = verbs.measured(engine, array, axes, pick, **verbs.extras(extra))
     refuse_nan(array, axes, m.mean, pick)
-    open_lane(engine, x, axes)
     return m
 
 
@@ -150,28 +148,23 @@ def normalize(
     array([[-1., -1.],
            [ 1.,  1.]])
     """
+    if activation is residual is None and type(eps) is float and 0.0 <= eps < math.inf:
+        quick = lanes.normalized(x, out, axis, backend, mean, var, gamma, beta, eps)
+        if quick is not None:
+            return quick
     array, back = checks.data(x)
     engine = backends.select(backend, array)
     axes = checks.channel_axes(axis, array.ndim)
     shape = tuple(array.shape[a] for a in axes)
     eps = checks.epsilon(eps)
-    plain = activation is residual is None
-    if plain and (y := normalized_in_lane(engine, x, out, axes, (mean, var, gamma, beta), eps)) is not None:
-        return y
     means = checks.parameter(mean, "mean", shape, axes)
     variances = checks.variance(var, "var", shape, axes)
     weight = 1.0 if gamma is None else checks.parameter(gamma, "gamma", shape, axes)
     scale = arithmetic.inverse_std(variances, weight, eps)
     shift = None if beta is None else checks.parameter(beta, "beta", shape, axes)
-    if plain and (found := lane(engine, x, out, axes)) is not None:
-        prepared, y = found
-        prepared.transform(x, y, means.reshape(-1), scale.reshape(-1), None if shift is None else shift.reshape(-1))
-        return y
     act, other = activations.checked(activation), verbs.residual_of(residual, array)
     y, result = verbs.destination(out, array, back, others={"residual": other})
     verbs.apply(engine, array, y, axes, means, scale, shift, act, other)
-    if plain:
-        open_lane(engine, x, axes)
     return result()
 
 
@@ -285,18 +278,18 @@ def batch_norm(
     array([[-1.,  0.],
            [ 1.,  0.]])
     """
+    plain = where is weights is activation is residual is None and nan_policy == "propagate"
+    if plain and type(eps) is float and 0.0 <= eps < math.inf:
+        quick = lanes.trained(x, out, axis, backend, gamma, beta, eps)
+        if quick is not None:
+            return quick
     array, back = checks.data(x)
     engine = backends.select(backend, array)
     axes = checks.channel_axes(axis, array.ndim)
     shape = tuple(array.shape[a] for a in axes)
     eps = checks.epsilon(eps)
-    plain = where is weights is activation is residual is None and nan_policy == "propagate"
-    if plain and (quick := trained_in_lane(engine, x, out, axes, gamma, beta, eps)) is not None:
-        return quick
     scale = np.ones(shape) if gamma is None else checks.parameter(gamma, "gamma", shape, axes)
     shift = None if beta is None else checks.parameter(beta, "beta", shape, axes)
-    if plain and (quick := trained_in_lane(engine, x, out, axes, scale, shift, eps)) is not None:
-        return quick
     act, other = activations.checked(activation), verbs.residual_of(residual, array)
     pick = picked(array, axes, where, weights, nan_policy)
     y, result = verbs.destination(out, array, back, others={"residual": other, **pick.views})
@@ -305,6 +298,4 @@ def batch_norm(
         refuse_nan(array, axes, verbs.measured(engine, array, axes, pick).mean, pick)
     m = verbs.trained(engine, array, y, axes, scale, shift, eps, pick, act, other)
     refuse_nan(array, axes, m.mean, pick)
-    if plain:
-        open_lane(engine, x, axes)
     return result(), m

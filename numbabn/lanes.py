@@ -1,197 +1,190 @@
 """A fast lane for small arrays, where finding out how to take an array costs more than the arithmetic.
 
-What one call has found out (the layout, how the work is cut, which kernel takes it) serves later ones with an array of
-the same shape and dtype. Only plain calls take the lane: a C-contiguous, writable, aligned NumPy array of a floating
-dtype, into a new array, into another like it, or in place. Everything else goes the general way, with the same result
-to the last bit.
+What the first call has found out (the layout, how the work is cut, which kernels take it) serves later ones with an
+array of the same shape and dtype. Only plain calls take the lane: a C-contiguous, aligned NumPy array of a floating
+dtype, into a new array, into another like it, or in place; parameters that are float32 or float64 arrays. Whatever
+else there is, and whatever there is to refuse, goes the general way, with the same result to the last bit.
 """
 
 from __future__ import annotations
 
-import math
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from . import checks
+from . import backends, checks
 from .activations import kernel_form
 from .arrays import NDArray
 from .averages import Running
-from .backends import Backend, Prepared
-from .backends.ready import blended, folded, joined
+from .backends.cuts import GRAIN
+from .backends.ready import Prepared, prepared
 from .layout import canonical
 from .options import Options
 from .statistics import Moments
 
-PLAIN = 0x0001 | 0x0100 | 0x0400  # the bits of ndarray.flags.num: C-contiguous, aligned, writable
+READ = 0x0001 | 0x0100  # the bits of ndarray.flags.num: C-contiguous, aligned
+WRITTEN = READ | 0x0400  # and writable
 MOST = 256  # shapes that are remembered
+DOUBLE, SINGLE = np.dtype(np.float64), np.dtype(np.float32)
+NO_LEARNING = (0, 0, 0, 0, 0.0, 0.0)
+UNLEARNED = 2  # what is done (see `kernels/small.py`): all but the running average, as the batch is not finite
 
-_known: dict[tuple[Any, ...], Prepared] = {}
+_known: dict[tuple[Any, ...], Prepared | None] = {}
 
 
-def read_lane(engine: Backend, x: Any, axes: tuple[int, ...], activation: Any = None) -> Prepared | None:
+def lane(x: Any, axis: Any, backend: str | None, activation: Any = None) -> Prepared | None:
     """What is prepared for x, to be read; None where the call has to go the general way."""
-    if type(x) is not np.ndarray:
+    if type(x) is not np.ndarray or x.size > GRAIN:
         return None
-    prepared = _known.get((engine, axes, activation, x.dtype, x.shape))
-    return None if prepared is None or x.flags.num & PLAIN != PLAIN else prepared
+    if type(axis) is not int and (type(axis) is not tuple or not all(type(a) is int for a in axis)):
+        return None
+    choice = backends.current() if backend is None else backend
+    if choice != "auto" and choice != "cpu":
+        return None
+    key = x.shape, x.dtype, axis, activation
+    try:
+        found = _known[key]
+    except KeyError:
+        found = _opened(x, axis, activation)
+        if len(_known) >= MOST:
+            _known.clear()
+        _known[key] = found
+    return found if found is not None and x.flags.num & READ == READ else None
 
 
-def lane(
-    engine: Backend, x: Any, out: Any, axes: tuple[int, ...], activation: Any = None
-) -> tuple[Prepared, NDArray] | None:
-    """What is prepared for x, and where the result goes; None where the call has to go the general way."""
-    prepared = read_lane(engine, x, axes, activation)
-    if prepared is None:
+def _opened(x: NDArray, axis: Any, activation: Any) -> Prepared | None:
+    if not (x.ndim and x.size and checks.is_float(x.dtype) and x.dtype.isnative):
         return None
+    # Without channel axes a statistic is no array, and a kernel finds nothing by its `id`.
+    axes, like = checks.channel_axes(axis, x.ndim), np.empty(x.shape, x.dtype)
+    return prepared(canonical({"x": like}, axes), kernel_form(activation)) if axes else None
+
+
+def destination(x: NDArray, out: Any) -> NDArray | None:
+    """Where the result goes; None where the call has to go the general way."""
     if out is None:
-        return prepared, np.empty(x.shape, x.dtype)
-    if out is x or (
-        type(out) is np.ndarray
-        and out.dtype == x.dtype
-        and out.shape == x.shape
-        and out.flags.num & PLAIN == PLAIN
-        and not np.may_share_memory(x, out)
-    ):
-        return prepared, out
+        return np.empty(x.shape, x.dtype)
+    like = type(out) is np.ndarray and out.dtype is x.dtype and out.shape == x.shape
+    return out if like and out.flags.num & WRITTEN == WRITTEN else None
+
+
+def is_single(p: Any, shape: tuple[int, ...]) -> bool | None:
+    """Whether a parameter, which the kernels can take as it is, is float32; None where they cannot."""
+    if type(p) is np.ndarray and p.shape == shape and p.flags.num & READ == READ:
+        dtype = p.dtype
+        return False if dtype is DOUBLE else True if dtype is SINGLE else None
     return None
 
 
-def open_lane(engine: Backend, x: Any, axes: tuple[int, ...], activation: Any = None) -> None:
-    """Remember how to take an array like x, if it can be taken in the lane."""
-    if type(x) is not np.ndarray or x.flags.num & PLAIN != PLAIN or not x.size:
-        return
-    key = (engine, axes, activation, x.dtype, x.shape)
-    if key in _known or not (checks.is_float(x.dtype) and x.dtype.isnative):
-        return
-    prepared = engine.prepared(canonical({"x": x}, axes), kernel_form(activation))
-    if prepared is not None:
-        if len(_known) >= MOST:
-            _known.clear()
-        _known[key] = prepared
-
-
-def moments_in_lane(engine: Backend, x: Any, axes: tuple[int, ...]) -> Moments | None:
-    """The plain moments of a small array; None where they have to be had the general way."""
-    prepared = read_lane(engine, x, axes)
-    if prepared is None:
-        return None
-    mean, m2 = prepared.moments(x)
-    shape = prepared.channel_shape
-    return Moments.trusted(prepared.count, mean.reshape(shape), m2.reshape(shape))
-
-
-def channel_values(p: Any, shape: tuple[int, ...], out: Any) -> NDArray | None:
-    """A plain parameter as the kernels take it, (channels,) float64; None where it has to be converted and checked."""
-    if type(p) is not np.ndarray or p.shape != shape:
-        return None
-    if p.dtype == np.float64:
-        apart = p.flags.num & PLAIN == PLAIN and (out is None or not np.may_share_memory(p, out))
-        return p.reshape(-1) if apart else None
-    return p.astype(np.float64).reshape(-1) if p.dtype == np.float32 else None
-
-
-def normalized_in_lane(
-    engine: Backend, x: Any, out: Any, axes: tuple[int, ...], parameters: tuple[Any, Any, Any, Any], eps: float
-) -> NDArray | None:
-    """A small array normalized by (mean, var, gamma, beta) that need no conversion; None for the general way."""
-    if type(x) is not np.ndarray or not (out is None or type(out) is np.ndarray):
-        return None
-    shape = tuple(x.shape[a] for a in axes)
-    flat = []
-    for p in parameters:
-        values = None if p is None else channel_values(p, shape, out)
-        if values is None and p is not None:
-            return None
-        flat.append(values)
-    mean, var, gamma, beta = flat
-    found = lane(engine, x, out, axes)
-    if found is None or mean is None or var is None:
-        return None
-    scale = folded(var, gamma, eps)
-    if scale is None:
-        return None
-    prepared, y = found
-    prepared.transform(x, y, mean, scale, beta)
-    return y
-
-
-def trained_in_lane(
-    engine: Backend, x: Any, out: Any, axes: tuple[int, ...], gamma: Any, beta: Any, eps: float
-) -> tuple[NDArray, Moments] | None:
-    """A small array normalized by its own moments, and these; None where it has to be had the general way."""
-    found = lane(engine, x, out, axes)
+def moments(x: Any, axis: Any, backend: str | None) -> Moments | None:
+    """The plain moments of a small array."""
+    found = lane(x, axis, backend)
     if found is None:
         return None
-    prepared, y = found
-    shape = prepared.channel_shape
-    scale = _ones(math.prod(shape)) if gamma is None else channel_values(gamma, shape, out)
-    shift = None if beta is None else channel_values(beta, shape, out)
-    if scale is None or (shift is None and beta is not None):
+    box = np.empty((2, *found.channel_shape))
+    function, pack = found.moments
+    done = function(pack(id(x), id(box), *NO_LEARNING))
+    return Moments.pair(found.count, box) if done else None
+
+
+def normalized(
+    x: Any, out: Any, axis: Any, backend: str | None, mean: Any, var: Any, gamma: Any, beta: Any, eps: float
+) -> NDArray | None:
+    """A small array normalized by parameters that need no conversion."""
+    found = lane(x, axis, backend)
+    if found is None:
         return None
-    mean, m2 = prepared.train(x, y, scale, shift, eps)
-    return y, Moments.trusted(prepared.count, mean.reshape(shape), m2.reshape(shape))
+    shape, singles, bit = found.channel_shape, 0, 1
+    for p in (mean, var, gamma, beta):
+        if p is not None or bit < 4:
+            single = is_single(p, shape)
+            if single is None:
+                return None
+            singles += bit * single
+        bit += bit
+    y = destination(x, out)
+    if y is None:
+        return None
+    given = 0 if gamma is None else id(gamma), 0 if beta is None else id(beta)
+    function, pack = found.normalize
+    return y if function(pack(id(x), id(y), id(mean), id(var), *given, singles, eps)) else None
 
 
-@lru_cache(MOST)
-def _ones(channels: int) -> NDArray:
-    """Gamma where there is none: made once, and written by nobody."""
-    return np.ones(channels)
+def trained(
+    x: Any, out: Any, axis: Any, backend: str | None, gamma: Any, beta: Any, eps: float
+) -> tuple[NDArray, Moments] | None:
+    """A small array normalized by its own moments, and these."""
+    found = lane(x, axis, backend)
+    if found is None:
+        return None
+    shape, singles, bit = found.channel_shape, 0, 4
+    for p in (gamma, beta):
+        if p is not None:
+            single = is_single(p, shape)
+            if single is None:
+                return None
+            singles += bit * single
+        bit += bit
+    y = destination(x, out)
+    if y is None:
+        return None
+    box = np.empty((2, *shape))
+    given = 0 if gamma is None else id(gamma), 0 if beta is None else id(beta)
+    function, pack = found.train
+    done = function(pack(id(x), id(y), id(box), *given, singles, eps, *NO_LEARNING))
+    return (y, Moments.pair(found.count, box)) if done else None
 
 
-def learned(
-    average: str, old: Running, count: float, mean: NDArray, m2: NDArray, momentum: float, ddof: float
-) -> Running | None:
-    """`averages.exponential` or `cumulative` of (channels,), to the last bit; None where the batch is not finite."""
-    if average == "exponential":
-        free = max(count - ddof, min(count, 1.0))
-        new = blended((old.count, old.mean, old.var), count, mean, m2, free, momentum)
-        more = {}
-    else:
-        new = joined((old.count, old.mean, old.m2), count, mean, m2, ddof)  # type: ignore[arg-type]
-        more = {} if new is None else {"m2": new[3]}
-    return None if new is None else old.but(batches=old.batches + 1, count=new[0], mean=new[1], var=new[2], **more)
+# BatchNorm -------------------------------------------------------------------------------------------
 
 
 class Parameters:
-    """The parameters of one BatchNorm as the kernels take them, kept for as long as what they come from."""
+    """The parameters of inference of one BatchNorm as the kernels take them, as long as what they come from."""
 
-    def __init__(self) -> None:
-        # What they come from, and what they are.
-        self._inference: tuple[tuple[Any, ...], tuple[Any, Any, Any]] = (), (None, None, None)
-        self._training: tuple[tuple[Any, ...], tuple[Any, Any]] = (), (None, None)
+    __slots__ = ("beta", "gamma", "mean", "o", "running", "scale", "shift")
 
-    def of_inference(self, o: Options, running: Running, gamma: Any, beta: Any) -> tuple[Any, Any, Any]:
-        """(mean, scale, shift) for `Prepared.transform`."""
-        state, (known, flat) = (o, running, gamma, beta), self._inference
-        if not _same(state, known):
-            scale = o.scale(running.mean, running.var, running.count, gamma)
-            flat = _flat(running.mean), scale.reshape(-1), _flat(beta)
-            self._inference = state, flat
-        return flat
+    def __init__(self, o: Options, running: Running, gamma: NDArray | None, beta: NDArray | None) -> None:
+        self.o, self.running, self.gamma, self.beta = o, running, gamma, beta
+        self.mean, self.shift = running.mean, beta
+        self.scale = o.scale(running.mean, running.var, running.count, gamma)
 
-    def of_training(self, o: Options, gamma: Any, beta: Any) -> tuple[Any, Any]:
-        """(gamma, beta) for `Prepared.train`."""
-        state, (known, flat) = (o, gamma, beta), self._training
-        if not _same(state, known):
-            flat = _flat(np.ones(o.channels) if gamma is None else gamma), _flat(beta)
-            self._training = state, flat
-        return flat
+    def come_from(self, o: Options, running: Running, gamma: NDArray | None, beta: NDArray | None) -> bool:
+        """Whether they come from these."""
+        return self.running is running and self.gamma is gamma and self.beta is beta and self.o is o
 
 
-def _same(state: tuple[Any, ...], known: tuple[Any, ...]) -> bool:
-    return len(state) == len(known) and all(a is b for a, b in zip(state, known, strict=True))
-
-
-def _flat(parameter: NDArray | None) -> NDArray | None:
-    """A copy: numba would compile anew for an array that is read-only."""
-    return None if parameter is None else np.array(parameter).reshape(-1)
-
-
-def lane_of(engine: Backend, o: Options, x: Any, out: Any) -> tuple[Prepared, NDArray] | None:
+def lane_of(o: Options, x: Any) -> Prepared | None:
     """`lane` for the options of a BatchNorm, whose channels x must have."""
-    if type(x) is not np.ndarray or x.ndim == 0:
+    found = lane(x, o.axis, o.backend, o.activation)
+    return None if found is None or found.channel_shape != o.channels else found
+
+
+def inferred(found: Prepared, x: NDArray, out: Any, by: Parameters) -> NDArray | None:
+    """The output of inference."""
+    y = destination(x, out)
+    if y is None:
         return None
-    found = lane(engine, x, out, checks.channel_axes(o.axis, x.ndim), o.activation)
-    return None if found is None or found[0].channel_shape != o.channels else found
+    shift = 0 if by.shift is None else id(by.shift)
+    function, pack = found.normalize
+    return y if function(pack(id(x), id(y), id(by.mean), id(by.scale), 0, shift, 0, -1.0)) else None
+
+
+class Learning:
+    """What a running average becomes in the call that measures a batch; `row` is what `kernels/small.py` takes."""
+
+    __slots__ = ("_box", "_cumulative", "_old", "row")
+
+    def __init__(self, o: Options, old: Running, count: float, momentum: float) -> None:
+        self._old, self._cumulative = old, o.average == "cumulative"
+        self._box = box = np.empty((4 if self._cumulative else 3, *o.channels))
+        if self._cumulative:
+            self.row = id(old.count), id(old.mean), id(old.m2), id(box), o.ddof, 0.0
+        else:
+            free = max(count - o.ddof, min(count, 1.0))
+            self.row = id(old.count), id(old.mean), id(old.var), id(box), momentum, free
+
+    def running(self) -> Running:
+        """The average after the batch."""
+        box, old = self._box, self._old
+        box.setflags(write=False)
+        return old.after(box[0], box[1], box[2], box[3] if self._cumulative else old.m2)

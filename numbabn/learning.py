@@ -11,7 +11,6 @@ from . import averages, checks
 from . import training as training_
 from .arrays import NDArray
 from .averages import Running
-from .lanes import learned
 from .options import Options
 from .statistics import Moments
 
@@ -28,14 +27,14 @@ class Learning:
         batches = self._running.batches
         return batches, self._options.factor(batches)
 
-    def _learn(self, batch: Moments, planned: tuple[int, float] | None = None) -> None:
-        """Update the running averages, by the policies for values that are not finite and for single ones."""
+    def _learn(self, batch: Moments, planned: tuple[int, float] | None = None, depth: int = 3) -> None:
+        """Update the running averages, by the policies for values that are not finite and for single ones.
+
+        planned: from `_planned`, where that was asked already; depth: of the caller, for whom a warning is.
+        """
         training_.refuse(self._options, batch)
-        depth = 3 + (planned is not None)  # of the caller: a training call is one step further away
         if isinstance(batch.count, float) and batch.count > 0:  # an empty batch has no place in a schedule
             planned = planned or self._planned()
-            if self._learn_quickly(batch.count, batch.mean, batch.m2, planned):
-                return
         usable = training_.usable(self._options, batch)
         if usable is not None and self._options.nonfinite == "skip" and (bad := training_.nonfinite(batch)).any():
             warnings.warn(
@@ -58,16 +57,3 @@ class Learning:
             if self._options.renorm is not None:
                 new = self._options.renorm.learn(new, old, batch, self._options.eps)
             return new if usable is None else averages.where(usable, new, old)
-
-    def _learn_quickly(self, count: float, mean: NDArray, m2: NDArray, planned: tuple[int, float]) -> bool:
-        """Learn from a batch in the plainest case, of which most are; returns whether it was that."""
-        o = self._options
-        if o.average not in ("exponential", "cumulative") or o.renorm is not None or mean.ndim != 1:
-            return False
-        with self._lock:
-            if planned[0] != self._running.batches:  # another thread has learned meanwhile
-                return False
-            new = learned(o.average, self._running, count, mean, m2, planned[1], o.ddof)
-            if new is not None:
-                self._running = new
-        return new is not None

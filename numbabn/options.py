@@ -18,8 +18,17 @@ from .schedules import Schedule
 POLICIES = ("skip", "raise", "propagate")
 
 
+class _Derived:
+    """What follows from the options, and is worked out once."""
+
+    __slots__ = ("_learns_in_kernel", "_plain")
+
+    _learns_in_kernel: bool
+    _plain: bool
+
+
 @dataclass(frozen=True, slots=True)
-class Options:
+class Options(_Derived):
     """How a BatchNorm works, as opposed to what it has learned; see `numbabn.BatchNorm` for each."""
 
     channels: tuple[int, ...]
@@ -115,14 +124,29 @@ class Options:
     @property
     def plain(self) -> bool:
         """Whether a training call normalizes by its batch and can refuse nothing of what it finds there."""
-        return (
-            self.renorm is None
-            and self.ghost is None
-            and not self.in_two_steps
-            and self.nan_policy == "propagate"
-            and self.nonfinite != "raise"
-            and self.single == "beta"
-        )
+        try:
+            return self._plain
+        except AttributeError:
+            plain = (
+                self.renorm is None
+                and self.ghost is None
+                and not self.in_two_steps
+                and self.nan_policy == "propagate"
+                and self.nonfinite != "raise"
+                and self.single == "beta"
+            )
+            object.__setattr__(self, "_plain", plain)
+            return plain
+
+    @property
+    def learns_in_kernel(self) -> bool:
+        """Whether the running average is one that a kernel brings up to date."""
+        try:
+            return self._learns_in_kernel
+        except AttributeError:
+            learns = self.renorm is None and self.average in ("exponential", "cumulative")
+            object.__setattr__(self, "_learns_in_kernel", learns)
+            return learns
 
     @property
     def in_two_steps(self) -> bool:
@@ -131,6 +155,8 @@ class Options:
 
     def factor(self, batches: int) -> float:
         """Weight of the batch that comes after `batches` others; 0 where the rule has no use for one."""
+        if type(self.momentum) is float:
+            return self.momentum
         return 0.0 if self.momentum is None else schedules.at(self.momentum, batches, "momentum")
 
     def average_in_words(self) -> str:

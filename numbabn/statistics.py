@@ -16,7 +16,7 @@ MORE = ("m3", "m4", "min", "max", "nonfinite")
 _set = object.__setattr__  # the one way into a frozen object
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)  # without slots: a small batch is done in the time that it takes to fill them
 class Moments:
     """The first two moments of each channel: an immutable float64 value.
 
@@ -103,6 +103,15 @@ class Moments:
             if value is not None:
                 value.flags.writeable = False
             _set(new, name, value)
+        return new
+
+    @classmethod
+    def pair(cls, count: float, box: NDArray) -> Moments:
+        """Moments of an array with mean and M2 that a kernel has just written, read-only from now on."""
+        box.setflags(write=False)
+        new = object.__new__(cls)
+        known = new.__dict__
+        known["count"], known["mean"], known["m2"] = count, box[0], box[1]
         return new
 
     def var(self, ddof: float = 0) -> NDArray:

@@ -37,10 +37,10 @@ class Given:
 class Step:
     """What the way back needs of a training step: its statistics (one for each group), and r and d.
 
-    The statistics of a small batch are (count, mean, m2) until they are asked for.
+    The statistics of a small batch are its count, and mean and M2 in one array, until they are asked for.
     """
 
-    learned: list[tuple[ghost.Groups | None, Moments]] | tuple[float, NDArray, NDArray]
+    learned: list[tuple[ghost.Groups | None, Moments]] | tuple[float, NDArray]
     r: NDArray | float
     d: NDArray | float
     gamma: NDArray | None
@@ -51,7 +51,7 @@ class Step:
     @property
     def statistics(self) -> list[tuple[ghost.Groups | None, Moments]]:
         """The groups of the batch, None for all of it, and their moments."""
-        return [(None, Moments.trusted(*self.learned))] if isinstance(self.learned, tuple) else self.learned
+        return [(None, Moments.pair(*self.learned))] if isinstance(self.learned, tuple) else self.learned
 
     def array(self, name: str, given: Any) -> Any:
         """An array of the step: as given anew, or the caller's own if it still exists."""

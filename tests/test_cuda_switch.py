@@ -181,11 +181,23 @@ def test_a_device_array_chooses_its_device_and_a_host_array_the_cpu(engine: Any)
         numbabn.moments(WithDlpack(X), backend="auto")
 
 
-def test_the_environment_chooses(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NUMBABN_BACKEND", "cpu")
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """What sets the choice that a process starts with."""
+
+    def starts_with(choice: str) -> None:
+        numbabn.backends._choice_at_start.cache_clear()
+        monkeypatch.setenv("NUMBABN_BACKEND", choice)
+
+    yield starts_with
+    numbabn.backends._choice_at_start.cache_clear()
+
+
+def test_the_environment_chooses(engine: Any, environment: Callable[[str], None]) -> None:
+    environment("cpu")
     with pytest.raises(TypeError, match="CPU backend"):
         numbabn.moments(WithDlpack(X))
-    monkeypatch.setenv("NUMBABN_BACKEND", "cuda")
+    environment("cuda")
     numbabn.moments(WithDlpack(X))
     assert engine.places == [("moments", 1)]
     assert numbabn.config()["runs on"] == "cuda"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -30,13 +32,17 @@ def made(**how: Any) -> BatchNorm:
     return bn
 
 
+def no_lane() -> Any:
+    return mock.patch.object(lanes, "lane", return_value=None)
+
+
 def general(bn: BatchNorm, x: np.ndarray) -> np.ndarray:
-    """Without the lane: a list knows none."""
-    return bn.copy()(x[::-1])[::-1] if len(x) > 1 else bn.copy()(x)
+    with no_lane():
+        return bn.copy()(x)
 
 
 def runs_in_a_lane(bn: BatchNorm, x: np.ndarray, out: Any = None) -> bool:
-    return lanes.lane_of(numbabn.backends.select(), bn._options, x, out) is not None
+    return lanes.lane_of(bn._options, x) is not None and lanes.destination(x, out) is not None
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, BFLOAT16], ids=lambda t: np.dtype(t).name)
@@ -65,7 +71,8 @@ def test_training_gives_the_same_bits(name: str, dtype: Any) -> None:
     for out in (None, np.full_like(x, np.nan), x.copy()):
         bn = BatchNorm(6, axis=1, gamma=2, beta=0.5)
         given = out if out is not None and (out == x).all() else x
-        y, again = numbabn.batch_norm(given.copy() if out is None else given, [2.0] * 6, 0.5, out=out, **axis)
+        given = given.copy() if out is None else given
+        y, again = numbabn.batch_norm(given, np.full(6, 2.0), np.full(6, 0.5), out=out, **axis)
         assert out is None or y is out
         assert (y.tobytes(), again) == (general.tobytes(), first)
         assert again == numbabn.moments(x, **axis)
@@ -84,7 +91,8 @@ def test_normalize_in_the_lane() -> None:
     x = drawn((32, 6))
     how: dict[str, Any] = {"mean": np.arange(6.0), "var": 2.0, "gamma": [1, 2, 3, 4, 5, 6.0], "beta": 0.25}
     expected = numbabn.normalize(x, **how)
-    assert lanes.lane(numbabn.backends.select(), x, None, (1,)) is not None
+    how = {name: np.full(6, p) if isinstance(p, float) else np.array(p, np.float64) for name, p in how.items()}
+    assert lanes.normalized(x, None, -1, None, *how.values(), 1e-5) is not None
     place = x.copy()
     assert numbabn.normalize(place, **how, out=place) is place
     for y in (numbabn.normalize(x, **how), numbabn.normalize(x, **how, out=np.empty_like(x)), place):
@@ -102,10 +110,9 @@ def test_parameters_of_either_dtype_give_the_same_bits(name: str, kind: Any) -> 
     lists = [p.tolist() for p in (mean, var, gamma, beta)]
     expected = numbabn.normalize(x, *lists, **how)
     y, m = numbabn.batch_norm(x, *lists[2:], **how)
-    engine = numbabn.backends.select()
-    assert lanes.normalized_in_lane(engine, x, None, (1,), (mean, var, gamma, beta), 1e-5) is not None
-    assert lanes.trained_in_lane(engine, x, None, (1,), gamma, beta, 1e-5) is not None
-    assert lanes.trained_in_lane(engine, x, None, (1,), gamma, lists[3], 1e-5) is None
+    assert lanes.normalized(x, None, 1, "cpu", mean, var, gamma, beta, 1e-5) is not None
+    assert lanes.trained(x, None, 1, None, gamma, beta, 1e-5) is not None
+    assert lanes.trained(x, None, 1, None, gamma, lists[3], 1e-5) is None
     for out in (None, np.full_like(x, np.nan)):
         assert numbabn.normalize(x, mean, var, gamma, beta, out=out, **how).tobytes() == expected.tobytes()
         z, again = numbabn.batch_norm(x, gamma, beta, out=out, **how)
@@ -283,12 +290,12 @@ def test_a_small_batch_that_is_not_finite_goes_the_general_way(nonfinite: str, m
 def test_moments_of_small_arrays_have_the_same_bits(shape: tuple[int, ...], axis: Any, dtype: Any) -> None:
     x = drawn(shape, dtype)
     first = numbabn.moments(x, axis=axis)
-    engine, axes = numbabn.backends.select(), (axis,) if isinstance(axis, int) else axis
-    assert lanes.read_lane(engine, x, axes) is not None
+    assert lanes.lane(x, axis, None) is not None
     frozen = x.copy()
-    frozen.flags.writeable = False  # takes no lane
-    assert lanes.read_lane(engine, frozen, axes) is None
-    for again in (numbabn.moments(x, axis=axis), numbabn.moments(frozen, axis=axis)):
+    frozen.flags.writeable = False  # is read like any other
+    with no_lane():
+        general = numbabn.moments(x, axis=axis)
+    for again in (numbabn.moments(frozen, axis=axis), general):
         assert again == first
         assert again.mean.shape == first.mean.shape
         assert not again.mean.flags.writeable
@@ -306,11 +313,8 @@ def test_parameters_that_need_no_conversion(name: str, given: str, eps: float) -
     gamma = None if given == "no gamma" else np.array([1.0, 2.0, -3.0, 0.0, 1.0, 1e300])
     beta = None if given == "no beta" else np.linspace(-1, 1, 6)
     lists = [None if p is None else p.tolist() for p in (mean, var, gamma, beta)]
-    frozen = x.copy()
-    frozen.flags.writeable = False  # takes no lane
-    expected = numbabn.normalize(frozen, *lists, eps=eps, axis=axis)
-    numbabn.normalize(x, *lists, eps=eps, axis=axis)
-    in_lane = lanes.normalized_in_lane(numbabn.backends.select(), x, None, (axis,), (mean, var, gamma, beta), eps)
+    expected = numbabn.normalize(x, *lists, eps=eps, axis=axis)
+    in_lane = lanes.normalized(x, None, axis, None, mean, var, gamma, beta, eps)
     assert in_lane is not None
     np.testing.assert_array_equal(in_lane, expected)
     np.testing.assert_array_equal(numbabn.normalize(x, mean, var, gamma, beta, eps=eps, axis=axis), expected)
@@ -333,3 +337,63 @@ def test_a_negative_variance_is_refused_and_nothing_written() -> None:
             assert (out == 7).all()
         else:
             numbabn.normalize(x, np.zeros(6), var)
+
+
+def test_several_channel_axes_in_any_order_of_memory() -> None:
+    """What is kept is C-contiguous, whatever comes in: the kernels go through it as it lies there."""
+    x = drawn((40, 2, 3))
+    state = BatchNorm((2, 3), axis=(1, 2), gamma=np.arange(6.0).reshape(2, 3)).state_dict()
+    state |= {name: np.asfortranarray(drawn((2, 3), np.float64) ** 2) for name in ("running_mean", "running_var")}
+    quick, slow = (BatchNorm((2, 3), axis=(1, 2), gamma=np.asfortranarray(np.ones((2, 3)))) for _ in range(2))
+    for bn in (quick, slow):
+        bn.load_state_dict(state)
+    assert runs_in_a_lane(quick, x)
+    for how in ({}, {"training": True}, {}, {"training": True}):
+        with no_lane():
+            expected = slow(x, **how)
+        assert quick(x, **how).tobytes() == expected.tobytes()
+    assert quick == slow
+
+
+def test_no_channel_axes_and_no_values() -> None:
+    for x, channels, axis in ((drawn((7, 2)), (), ()), (drawn((0, 6)), 6, 1), (drawn((4, 0)), 0, 1)):
+        bn = BatchNorm(channels, axis=axis)
+        for _ in range(3):
+            bn(x, training=True)
+            bn(x)
+            bn.update(x)
+        assert lanes.lane(x, axis, None) is None
+
+
+def test_what_learns_meanwhile_is_not_lost() -> None:
+    """A schedule that calls back learns between the look at the averages and the end of the kernel."""
+    x, more = drawn((32, 6)), drawn((20, 6), seed=1)
+
+    def made_of(quick: bool) -> BatchNorm:
+        called = []
+
+        def schedule(batches: int) -> float:
+            called.append(batches)
+            if called.count(1) == 1 and batches == 1:
+                bn.update(more, where=True)
+            return 0.25
+
+        bn = BatchNorm(6, momentum=schedule)
+        with contextlib.nullcontext() if quick else no_lane():
+            for _ in range(3):
+                bn(x, training=True)
+                bn.update(x)
+        return bn
+
+    quick, slow = made_of(True), made_of(False)
+    assert quick.num_batches == slow.num_batches > 6
+    assert quick.state_dict()["running_var"].tobytes() == slow.state_dict()["running_var"].tobytes()
+
+
+@pytest.mark.parametrize("axis", [True, np.int64(1), (True,), [1], 1.0, None])
+def test_an_axis_of_another_type_takes_no_lane(axis: Any) -> None:
+    x = drawn((32, 6))
+    numbabn.moments(x, axis=1)
+    assert lanes.lane(x, axis, None) is None
+    assert lanes.lane(x, 1, "cuda") is None
+    assert lanes.lane(x, 1, "else") is None

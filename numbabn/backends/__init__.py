@@ -9,8 +9,7 @@ import contextlib
 import contextvars
 import importlib
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, Protocol, cast
 
@@ -28,22 +27,6 @@ TABLE = {name: f"numbabn.backends.{name}" for name in ("cpu", "device")} | {"cud
 Parts = tuple[NDArray, NDArray, NDArray, NDArray | None, NDArray | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What to do with a small array x of one shape and dtype: C-contiguous, like `out`, which is x or lies apart.
-
-    `moments` is ``moments(x)``, `transform` is ``transform(x, out, mean, scale, shift)``, and `train` is
-    ``train(x, out, gamma, beta, eps)``; the first and the last give (mean, M2) in arrays of their own. Parameters are
-    (channels,), writable, shift and beta perhaps None.
-    """
-
-    channel_shape: tuple[int, ...]
-    count: float
-    moments: Callable[[NDArray], tuple[NDArray, NDArray]]
-    transform: Callable[[NDArray, NDArray, NDArray, NDArray, NDArray | None], None]
-    train: Callable[[NDArray, NDArray, NDArray, NDArray | None, float], tuple[NDArray, NDArray]]
-
-
 class Backend(Protocol):
     """What every backend does. Channel values are (channels,) float64 in memory order.
 
@@ -58,9 +41,6 @@ class Backend(Protocol):
         self, layout: Layout, mean: NDArray, scale: NDArray, shift: NDArray | None, activation: Any = None
     ) -> None:
         """Write activation((x - mean) * scale + shift + residual) into "out", or into "x" where there is no "out"."""
-
-    def prepared(self, layout: Layout, activation: Any = None) -> Prepared | None:
-        """The two verbs for small arrays like the one of a layout; None where preparing would gain nothing."""
 
     def train(
         self,
@@ -139,11 +119,13 @@ def select(name: str | None = None, x: NDArray | None = None, x_name: str = "x")
 
 def current() -> str:
     """The choice in force: "auto", "cpu" or "cuda"."""
-    value = _block_choice.get() or _process_choice
-    if value is None:
-        value = os.environ.get("NUMBABN_BACKEND")
-        return "auto" if value is None else choice(value, "NUMBABN_BACKEND", CHOICES)
-    return value
+    return _block_choice.get() or _process_choice or _choice_at_start()
+
+
+@cache
+def _choice_at_start() -> str:
+    value = os.environ.get("NUMBABN_BACKEND")
+    return "auto" if value is None else choice(value, "NUMBABN_BACKEND", CHOICES)
 
 
 def get_backend() -> str:

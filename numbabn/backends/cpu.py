@@ -14,12 +14,12 @@ from ..layout import Layout, Window
 from . import cuts, machine
 from .cuts import GRAIN, SMALL
 from .gradients import grad_inputs, grad_sums
-from .ready import prepared
+from .passes import measuring, parts_of
 from .scratch import Run, channel_numbers, groups_of, here, kept_of, scratch
 from .threads import parallel_for
 from .written import goes_past, write
 
-__all__ = ["grad_inputs", "grad_sums", "moments", "prepared", "train", "transform", "usable_weights"]
+__all__ = ["grad_inputs", "grad_sums", "moments", "train", "transform", "usable_weights"]
 
 Parts = tuple[NDArray, NDArray, NDArray, NDArray | None, NDArray | None]
 
@@ -114,20 +114,9 @@ def _first(parts: Parts) -> Parts:
 def _moments_parts(window: Window, omit: bool, higher: bool, extremes: bool, run: Run) -> Iterator[Parts]:
     """The moments of parts of a window, in memory that is given back."""
     g = window.geometry
-    x, outer_stride, channel_stride = window.of("x")
-    if g.rows:
-        pack, row_blocks, col_blocks = cuts.row_blocks(g)
-        each, items = row_blocks, row_blocks * col_blocks
-        kernel, pick = cuts.kernel("cpu_rows", "moments"), cuts.pick_of_rows(window, pack, omit)
-        where: tuple[Any, ...] = (x, outer_stride, g.outer, g.channels, g.inner, pack, row_blocks, col_blocks)
-    else:
-        _, outer_blocks, inner_blocks = cuts.plane_blocks(g)
-        each, blocks = outer_blocks * inner_blocks, cuts.read_blocks(g)
-        items, shape = blocks * each, (g.outer, g.channels, g.inner, blocks, outer_blocks, inner_blocks)
-        kernel, pick = cuts.kernel("cpu_planes", "moments"), cuts.pick_of_planes(window, omit)
-        where = (x, outer_stride, channel_stride, *shape)
-    with cuts.borrowed_parts(each, g.channels, higher, extremes) as parts:
-        run(kernel.over(*where, pick, cuts.flat_parts(parts), machine.ahead()), items, g.size <= SMALL)
+    with cuts.borrowed_parts(parts_of(g), g.channels, higher, extremes) as parts:
+        kernel, args, items = measuring(window, cuts.flat_parts(parts), omit)
+        run(kernel.over(*args), items, g.size <= SMALL)
         yield parts
 
 
@@ -135,6 +124,8 @@ def _transform_window(
     window: Window, mean: NDArray, scale: NDArray, shift: NDArray | None, activation: Any, run: Run
 ) -> None:
     act = cuts.activation(activation)
+    # To add -0 changes nothing, not even the sign of a zero; and there is one kernel less to be compiled.
+    shift = np.full(mean.size, -0.0) if shift is None else shift
     task = cuts.kernels("forms").Affine(*window.of("x"), mean, scale, shift, *window.of("residual"), act)
     write(window, task, "out" if "out" in window.flat else "x", run)
 

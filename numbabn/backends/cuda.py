@@ -12,7 +12,7 @@ import numpy as np
 from ..arrays import NDArray
 from ..devices import Place, Shadow, download, empty, upload
 from ..layout import Layout, Window
-from . import Parts, Prepared, cuda_cuts, cuts
+from . import Parts, cuda_cuts, cuts
 from .cuda_gather import boxed
 from .cuda_launch import launch
 
@@ -42,11 +42,6 @@ def transform(layout: Layout, mean: NDArray, scale: NDArray, shift: NDArray | No
         m, a, b = _sent(place, *(None if p is None else p[at] for p in (mean, scale, shift)))
         transform_window(part, m, a, b, act, place)
         box.finish()
-
-
-def prepared(layout: Layout, activation: Any = None) -> Prepared | None:
-    """Nothing: a launch costs more than finding out how to take an array."""
-    return None
 
 
 def train(

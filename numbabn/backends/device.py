@@ -11,7 +11,7 @@ from ..arrays import NDArray
 from ..devices import Shadow, follow
 from ..devices.driver import on
 from ..layout import Layout
-from . import Backend, Parts, Prepared
+from . import Backend, Parts
 
 cuda = cast(Backend, importlib.import_module(f"{__package__}.cuda"))
 
@@ -39,11 +39,6 @@ def transform(layout: Layout, mean: NDArray, scale: NDArray, shift: NDArray | No
     """As `Backend.transform`."""
     with in_order(layout):
         cuda.transform(layout, mean, scale, shift, activation)
-
-
-def prepared(layout: Layout, activation: Any = None) -> Prepared | None:
-    """Nothing: a launch costs more than finding out how to take an array."""
-    return None
 
 
 def train(

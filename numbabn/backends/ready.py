@@ -1,144 +1,108 @@
-"""The verbs for small arrays, worked out once for each shape and dtype: one call of one kernel, in this thread."""
+"""The verbs for small arrays, worked out once for each shape and dtype: one call of one C function, in this thread."""
 
 from __future__ import annotations
 
+import ctypes
+import sys
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 from ..arrays import NDArray
-from ..layout import Geometry, Layout
-from . import Prepared, cuts
+from ..layout import Layout, Window
+from . import cuts
 from .cuts import GRAIN
+from .passes import in_cache, measuring
+
+QUICK = 16384  # values that are done before another thread could have taken the GIL that it would be given
+
+# A C function, and what packs its arguments behind the job.
+Call = tuple[Callable[[bytes], int], Callable[..., bytes]]
+# The kinds of arguments, and whether it measures and writes.
+_CALLS = {
+    "moments": (("i8", "i", "i", "i", "i", "i", "i", "d", "d"), True, False),
+    "normalize": (("i8", "i", "i", "i", "i", "i", "i", "i", "d"), False, True),
+    "train": (("i8", "i", "i", "i", "i", "i", "i", "d", "i", "i", "i", "i", "d", "d"), True, True),
+}
+
+
+class Prepared:
+    """What to do with small arrays of one shape and dtype: C-contiguous, aligned, `out` like x.
+
+    `moments`, `normalize` and `train` are pairs (function, pack): ``function(pack(...))`` takes the arguments as in
+    `kernels/small.py` behind the job, arrays by their `id`, 0 for none, and returns what is done, as there.
+    """
+
+    def __init__(self, layout: Layout, window: Window, activation: Any) -> None:
+        self.channel_shape = layout.order.channel_shape
+        self.count = float(window.geometry.outer * window.geometry.inner)
+        self._window, self._activation = window, activation
+        self._kept: list[NDArray] = []
+
+    moments: Call  # with (x, moments, known_count, known_mean, known_spread, new, weight, free)
+    normalize: Call  # with (x, out, mean, var, gamma, beta, singles, eps)
+    train: Call  # with (x, out, moments, gamma, beta, singles, eps) and the last six of `moments`
+
+    def __getattr__(self, name: str) -> Call:
+        """What is asked for the first time: without a lock, which a fork amid a compilation would leave locked."""
+        if name not in _CALLS:
+            raise AttributeError(name)
+        made = self._call(name, *_CALLS[name])
+        setattr(self, name, made)
+        return made
+
+    def _call(self, name: str, kinds: tuple[str, ...], measures: bool, writes: bool) -> Call:
+        job = _job(self._window, self._activation, measures, writes)
+        self._kept.append(job)
+        entry = cuts.kernel("small", name).entry(kinds)
+        function = entry.at_once() if self._window.geometry.size <= QUICK else entry.function
+        return function, partial(entry.pack, cuts.kernels("entry").address(job))
 
 
 def prepared(layout: Layout, activation: Any = None) -> Prepared | None:
     """The verbs for arrays like that of a layout, C-contiguous; None for large ones and those taken in pieces."""
     window = layout.window()
-    if window is None or window.geometry.size > GRAIN:
+    if window is None or window.geometry.size > GRAIN or not _found_by_id():
         return None
-    g, act, seen_as = window.geometry, cuts.activation(activation), window.flat["x"].dtype
-    moments = _moments_rows(g, seen_as) if g.rows else _moments_planes(g, seen_as)
-    transform = _transform(g, act, seen_as)
-    train = _train_rows(g, act, seen_as) if g.rows else _train_planes(g, act, seen_as)
-    return Prepared(layout.order.channel_shape, float(g.outer * g.inner), moments, transform, train)
+    return Prepared(layout, window, cuts.activation(activation))
 
 
-def _moments_rows(g: Geometry, seen_as: Any) -> Any:
-    kernel, row = cuts.kernel("cpu_rows", "moments"), g.channels * g.inner
-    pack, row_blocks, col_blocks = cuts.row_blocks(g)
-    shape = (g.outer, g.channels, g.inner, pack, row_blocks, col_blocks)
-
-    def moments(x: NDArray) -> tuple[NDArray, NDArray]:
-        parts = _parts(row_blocks, g.channels)
-        kernel(0, row_blocks * col_blocks, _flat(x, seen_as), row, *shape, None, cuts.flat_parts(parts), None)
-        return _one(parts)
-
-    return moments
-
-
-def _moments_planes(g: Geometry, seen_as: Any) -> Any:
-    kernel, plane = cuts.kernel("cpu_planes", "moments"), g.channels * g.inner
-    blocks, outer_blocks, inner_blocks = cuts.plane_blocks(g)
-    each = outer_blocks * inner_blocks
-    shape = (g.outer, g.channels, g.inner, blocks, outer_blocks, inner_blocks)
-
-    def moments(x: NDArray) -> tuple[NDArray, NDArray]:
-        parts = _parts(each, g.channels)
-        kernel(0, blocks * each, _flat(x, seen_as), plane, g.inner, *shape, None, cuts.flat_parts(parts), None)
-        return _one(parts)
-
-    return moments
+def _job(window: Window, activation: Any, measures: bool, writes: bool) -> NDArray:
+    """The row of whole numbers of `kernels/job.py`, with the kernels that are needed for it."""
+    form, g = cuts.kernels("job"), window.geometry
+    x, (_, outer, channel) = window.flat["x"], window.of("x")
+    count, mean, m2, scale, shift = np.empty((5, 1))
+    # What stands for the arrays of a call is found again by its address.
+    places = {"x": x, "out": np.empty(1, x.dtype), "count": count, "mean": mean, "m2": m2}
+    places |= {"scale": scale, "shift": shift}
+    parts = cuts.kernels("forms").Parts(count, mean, m2, None, None, 1, g.channels)
+    task = cuts.kernels("forms").Affine(x, outer, channel, mean, scale, shift, None, 0, 0, activation)
+    job = np.zeros(form.SLOTS, np.int64)
+    job[: form.MEASURE] = _word_of_data(), g.channels, g.size * x.itemsize
+    calls = {form.MEASURE: measuring(window, parts)} if measures else {}
+    if writes:
+        calls[form.WRITE] = in_cache(g, task, places["out"], outer, channel)
+    for at, (kernel, args, items) in calls.items():
+        entry, row = kernel.slots(0, items, *args)
+        where = [row.index(cuts.kernels("entry").address(places[name])) for name in form.ARRAYS[at]]
+        known = [entry.address, job.size, len(row), *where]
+        job[at : at + len(known)] = known
+        job = np.concatenate([job, np.frombuffer(entry.pack(*row), np.int64)])
+    return job
 
 
-def _one(parts: Any) -> tuple[NDArray, NDArray]:
-    each, channels = parts[0].shape
-    if each > 1:
-        cuts.kernel("welford", "merge_tree")(cuts.flat_parts(parts), 0, channels)
-    return parts[1][0], parts[2][0]
+def _word_of_data() -> int:
+    """At which word of an array object the address of its elements is: after what every object has."""
+    return object.__basicsize__ // 8
 
 
-def _transform(g: Geometry, act: Any, seen_as: Any) -> Any:
-    affine, row, inner = cuts.kernels("forms").Affine, g.channels * g.inner, g.inner
-    if cuts.by_rows(g):
-        pack, row_blocks, col_blocks = cuts.written_row_blocks(g)
-        kernel, items = cuts.kernel("written", "rows"), row_blocks * col_blocks
-        shape: tuple[int, ...] = (row, g.outer, g.channels, inner, pack, row_blocks, col_blocks)
-    else:
-        kernel, items = cuts.kernel("written", "planes"), g.outer * g.channels
-        shape = (row, inner, g.channels, inner, 1)
-
-    def transform(x: NDArray, out: NDArray, mean: NDArray, scale: NDArray, shift: NDArray | None) -> None:
-        flat = _flat(x, seen_as)
-        task = affine(flat, row, inner, mean, scale, shift, None, 0, 0, act)
-        kernel(0, items, task, flat if out is x else _flat(out, seen_as), *shape)
-
-    return transform
-
-
-def _train_rows(g: Geometry, act: Any, seen_as: Any) -> Any:
-    kernel = cuts.kernel("cpu_rows", "train")
-    pack, row_blocks, col_blocks = cuts.row_blocks(g)
-    shape = (g.outer, g.channels, g.inner, pack, row_blocks, col_blocks, *cuts.written_row_blocks(g)[1:])
-
-    def train(x: NDArray, out: NDArray, gamma: NDArray, beta: NDArray | None, eps: float) -> tuple[NDArray, NDArray]:
-        flat = _flat(x, seen_as)
-        parts = _parts(row_blocks, g.channels)
-        to = flat if out is x else _flat(out, seen_as)
-        kernel(flat, to, *shape, cuts.flat_parts(parts), gamma, beta, eps, act)
-        return parts[1][0], parts[2][0]
-
-    return train
-
-
-def _train_planes(g: Geometry, act: Any, seen_as: Any) -> Any:
-    kernel, plane, apart = cuts.kernel("cpu_planes", "train"), g.channels * g.inner, g.inner
-    blocks, outer_blocks, inner_blocks = cuts.plane_blocks(g)
-    shape = (g.outer, g.channels, g.inner, blocks, outer_blocks, inner_blocks, None)
-
-    def train(x: NDArray, out: NDArray, gamma: NDArray, beta: NDArray | None, eps: float) -> tuple[NDArray, NDArray]:
-        flat = _flat(x, seen_as)
-        to = flat if out is x else _flat(out, seen_as)
-        parts = _parts(outer_blocks * inner_blocks, g.channels)
-        arrays = (flat, plane, apart, to, plane, apart)
-        kernel(0, blocks, *arrays, *shape, cuts.flat_parts(parts), gamma, beta, eps, None, 0, 0, act, None, None)
-        return parts[1][0], parts[2][0]
-
-    return train
-
-
-def _parts(parts: int, channels: int) -> Any:
-    """Parts that hold anything."""
-    return (*np.empty((3, parts, channels)), None, None)
-
-
-def _flat(a: NDArray, seen_as: Any) -> NDArray:
-    return a.reshape(-1) if seen_as is a.dtype else a.reshape(-1).view(seen_as)
-
-
-def blended(known: tuple[NDArray, ...], n: float, mean: NDArray, m2: NDArray, free: float, f: float) -> NDArray | None:
-    """The exponential average of (count, mean, var) after a batch, (3, channels), read-only; None if it is not finite.
-
-    Takes (channels,) and numbers: `n` values of each channel, m2 over `free` degrees of freedom, the weight f.
-    """
-    new = np.empty((3, mean.size))
-    learn = cuts.kernel("learn", "exponential")
-    return _read_only(new, learn(mean.size, *known, n, mean, m2, free, f, new.reshape(-1)))
-
-
-def joined(known: tuple[NDArray, ...], n: float, mean: NDArray, m2: NDArray, ddof: float) -> NDArray | None:
-    """The same of the cumulative average: from (count, mean, M2), (4, channels) with count, mean, var and M2."""
-    new = np.empty((4, mean.size))
-    learn = cuts.kernel("learn", "cumulative")
-    return _read_only(new, learn(mean.size, *known, n, mean, m2, ddof, new.reshape(-1)))
-
-
-def folded(var: NDArray, gamma: NDArray | None, eps: float) -> NDArray | None:
-    """What the deviation from the mean is multiplied by, (channels,); None if a variance is negative."""
-    scale = np.empty(var.size)
-    return scale if cuts.kernel("learn", "fold")(var.size, var, gamma, eps, scale) else None
-
-
-def _read_only(new: NDArray, finite: int) -> NDArray | None:
-    new.flags.writeable = False
-    return new if finite else None
+@cache
+def _found_by_id() -> bool:
+    """Whether kernels are compiled, and find the elements of an array by its `id`."""
+    if cuts.kernels("entry").interpreted() or sys.implementation.name != "cpython":
+        return False
+    probe = np.empty(1)
+    word = ctypes.c_int64.from_address(id(probe) + 8 * _word_of_data())
+    return bool(word.value == probe.__array_interface__["data"][0])

@@ -13,7 +13,7 @@ from ..arithmetic import batch_scale
 from ..arrays import NDArray
 from ..devices import Shadow, upload
 from ..layout import Layout
-from . import Parts, Prepared, cuda, cuts
+from . import Parts, cuda, cuts
 from .pinned import Piece, fits, pieces
 
 
@@ -27,11 +27,6 @@ def moments(layout: Layout, omit: bool = False, higher: bool = False, extremes: 
 def transform(layout: Layout, mean: NDArray, scale: NDArray, shift: NDArray | None, activation: Any = None) -> None:
     """As `Backend.transform`."""
     _transform(layout, mean, scale, shift, activation, None)
-
-
-def prepared(layout: Layout, activation: Any = None) -> Prepared | None:
-    """Nothing: the way to the device costs more than finding out how to take an array."""
-    return None
 
 
 def train(

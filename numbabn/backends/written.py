@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ..layout import Geometry, Window
-from . import cuts, machine
+from . import cuts, machine, passes
 from .cuts import GRAIN, SMALL
 from .scratch import Run
 
@@ -25,25 +25,16 @@ def write(window: Window, task: Any, into: str, run: Run) -> None:
     g = window.geometry
     small = g.size <= SMALL
     out, out_outer, out_channel = window.of(into)
-    past = goes_past(window, into)
-    if by_rows(g):
-        pack = _pack_of_lines(g, LINE // window.flat[into].itemsize) if past else 0
-        if pack:
+    kernel, args, items = passes.in_cache(g, task, out, out_outer, out_channel)
+    if goes_past(window, into):
+        pack = _pack_of_lines(g, LINE // window.flat[into].itemsize)
+        if pack or not by_rows(g):
             items = min(cuts.ITEMS, max(1, g.size // GRAIN))
-            over = cuts.kernel("written", "rows_past").over(task, out, g.outer, g.channels, g.inner, pack, items)
-        else:
-            cut = cuts.written_row_blocks(g)
-            items = cut[1] * cut[2]
-            over = cuts.kernel("written", "rows").over(task, out, out_outer, g.outer, g.channels, g.inner, *cut)
-    elif past:
-        items = min(cuts.ITEMS, max(1, g.size // GRAIN))
-        over = cuts.kernel("written", "planes_past").over(task, out, g.channels, g.inner, g.size, items)
-    else:
-        inner_blocks = max(1, g.inner // GRAIN)
-        items = g.outer * g.channels * inner_blocks
-        over = cuts.kernel("written", "planes").over(
-            task, out, out_outer, out_channel, g.channels, g.inner, inner_blocks
-        )
+            args = (task, out, g.channels, g.inner, g.size, items)
+            if pack:
+                args = (task, out, g.outer, g.channels, g.inner, pack, items)
+            kernel = cuts.kernel("written", "rows_past" if pack else "planes_past")
+    over = kernel.over(*args)
     # Backwards: what a pass over x has just left in the cache comes first.
     run(lambda lo, hi: over(items - hi, items - lo), items, small)
 
@@ -58,11 +49,13 @@ def goes_past(window: Window, into: str) -> bool | None:
         return None
     other = window.flat.get("residual")
     own = other is None or other.__array_interface__["data"][0] != out.__array_interface__["data"][0]
-    return True if own and (by_rows(g) or g.inner >= 2 * LINE // out.itemsize) else None
+    return True if own and (by_rows(g) or g.inner >= 2 * LINE // window.flat[into].itemsize) else None
 
 
 def _pack_of_lines(g: Geometry, line: int) -> int:
-    """How many rows are whole lines of memory together; 0 where they do not touch, or are too long."""
+    """How many rows are whole lines of memory together; 0 for runs, and where rows do not touch, or are too long."""
+    if not by_rows(g):
+        return 0
     row = g.channels * g.inner
     whole = line // math.gcd(line, row)
     pack = -(-cuts.NARROW // (row * whole)) * whole

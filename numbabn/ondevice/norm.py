@@ -14,7 +14,6 @@ from ..arrays import NDArray, empty_like, output_dtype, take
 from ..averages import Running
 from ..devices import Shadow, libraries, probe
 from ..devices.driver import LEGACY
-from ..lanes import Parameters
 from ..layout import Layout
 from ..options import Options
 from ..picks import picked
@@ -130,7 +129,7 @@ class OnDevice(WayBack):
     def on_host(self) -> Any:
         """An independent BatchNorm of the same options and state, on the host."""
         host: Any = object.__new__(type(self).__bases__[1])
-        kept = {k: v for k, v in self.__dict__.items() if k not in ("_home", "_lock", "_step", "_parameters")}
+        kept = {k: v for k, v in self.__dict__.items() if k not in ("_home", "_lock", "_step", "_inference")}
         host.__setstate__(kept | {"_running": self._running, "_gamma": self._gamma, "_beta": self._beta})
         return host
 
@@ -243,9 +242,9 @@ class OnDevice(WayBack):
 def moved(bn: Any, number: int) -> Any:
     """A copy of a BatchNorm of the host, on a device."""
     twin = object.__new__(_kind(type(bn)))
-    own = ("_running", "_gamma", "_beta", "_lock", "_step", "_parameters")
+    own = ("_running", "_gamma", "_beta", "_lock", "_step", "_inference")
     twin.__dict__.update({name: value for name, value in bn.__dict__.items() if name not in own})
-    twin._lock, twin._step, twin._parameters = threading.RLock(), None, Parameters()
+    twin._lock, twin._step, twin._inference = threading.RLock(), None, None
     twin._home = Home(number, bn._running, _vector(bn._gamma), _vector(bn._beta))
     return twin
 
