@@ -8,7 +8,7 @@ columns into channels is plain addition.
 
 import numpy as np
 
-from .forms import LANES, Affine, Eight, Few
+from .forms import LANES, Eight, Few
 from .jit import helper, inlined, kernel, maybe, otherwise
 from .lines import touch
 from .memory import at, load, moved, store
@@ -29,8 +29,7 @@ from .weights import (
     weighted,
     within_rows,
 )
-from .welford import begin_part, merge_tree, scale_of, take_in
-from .written import rows as write_rows
+from .welford import begin_part, take_in
 
 # Rows between two merges: the error of M2 may grow with them, the cost falls. An eighth of them is odd, so that the
 # eight rows that are read together do not meet in the same few lines of the first-level cache.
