@@ -66,16 +66,16 @@ def _apart(job, x, out):
 
 
 @helper
-def _learned(job, count, mean, m2, known_count, known_mean, known_spread, new, weight, free):
-    """Bring a running average up to date, into an array of its own; nothing for no such array.
+def _learned(job, count, mean, m2, known_count, known_mean, known_spread, weight, free):
+    """What a running average becomes, behind M2; nothing where there is no average.
 
     known_spread: the variance and `weight` the momentum; or without degrees of freedom, of the cumulative average, M2
     and ddof.
     """
-    if new == 0:
+    if known_count == 0:
         return DONE
     n, known = doubles_at(_elements(job, known_count)), doubles_at(_elements(job, known_mean))
-    spread, into = doubles_at(_elements(job, known_spread)), doubles_at(_elements(job, new))
+    spread, into = doubles_at(_elements(job, known_spread)), at(m2, job[CHANNELS])
     if free > 0.0:
         finite = exponential(job[CHANNELS], n, known, spread, count[0], mean, m2, free, weight, into)
     else:
@@ -84,8 +84,8 @@ def _learned(job, count, mean, m2, known_count, known_mean, known_spread, new, w
 
 
 @kernel
-def moments(job, x, moments, known_count, known_mean, known_spread, new, weight, free):
-    """Mean and M2 into `moments`, (2, channels), and the running average after them."""
+def moments(job, x, moments, known_count, known_mean, known_spread, weight, free):
+    """Mean and M2 into the first rows of `moments`, and a running average into those behind, of as many channels."""
     channels = job[CHANNELS]
     room = new_room(padded(channels) + job[MEASURE + 2])
     if is_missing(room):
@@ -95,7 +95,7 @@ def moments(job, x, moments, known_count, known_mean, known_spread, new, weight,
     x = _elements(job, x)
     done = NOTHING
     if _measured(job, x, count, mean, m2, slots):
-        done = _learned(job, count, mean, m2, known_count, known_mean, known_spread, new, weight, free)
+        done = _learned(job, count, mean, m2, known_count, known_mean, known_spread, weight, free)
     free_room(room)
     return done
 
@@ -129,9 +129,9 @@ def normalize(job, x, out, mean, var, gamma, beta, singles, eps):
 
 @kernel
 def train(
-    job, x, out, moments, gamma, beta, singles, eps, known_count, known_mean, known_spread, new, weight, free
+    job, x, out, moments, gamma, beta, singles, eps, known_count, known_mean, known_spread, weight, free
 ):  # fmt: skip
-    """The moments, x normalized by them, and the running average after them; singles: bits 4 and 8 as above."""
+    """`moments`, and x normalized by them; singles: bits 4 and 8 as above."""
     x, out = _elements(job, x), _elements(job, out)
     channels, width = job[CHANNELS], padded(job[CHANNELS])
     room = new_room(3 * width + max(job[MEASURE + 2], job[WRITE + 2]))
@@ -148,6 +148,6 @@ def train(
         for c in range(channels):
             scale[c] = scale_of(count[c], m2[c], scale[c], eps)
         if _written(job, x, out, mean, scale, shift, slots):
-            done = _learned(job, count, mean, m2, known_count, known_mean, known_spread, new, weight, free)
+            done = _learned(job, count, mean, m2, known_count, known_mean, known_spread, weight, free)
     free_room(room)
     return done

@@ -61,10 +61,8 @@ class Running:
     def after(self, count: NDArray, mean: NDArray, var: NDArray, m2: NDArray | None) -> Running:
         """The same after one more batch; the arrays are read-only, and kept as they are."""
         new = object.__new__(Running)
-        known = new.__dict__
-        known.update(self.__dict__)
-        known["batches"], known["count"], known["mean"] = self.batches + 1, count, mean
-        known["var"], known["m2"] = var, m2
+        changed = {"batches": self.batches + 1, "count": count, "mean": mean, "var": var, "m2": m2}
+        _set(new, "__dict__", self.__dict__ | changed)
         return new
 
     def arrays(self) -> dict[str, NDArray]:

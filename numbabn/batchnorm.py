@@ -286,13 +286,14 @@ class BatchNorm(Described, Conversions, Movable, Learning):
         o, running = self._options, self._running
         found = lanes.lane_of(o, x) if where is weights is None and o.plain and o.learns_in_kernel else None
         if found is not None:
-            box, planned = np.empty((2, *o.channels)), self._planned()
-            learning = lanes.Learning(o, running, found.count, planned[1])
+            planned = self._planned()
+            rows, known = lanes.learning(o, running, found.count, planned[1])
+            box = np.empty((rows, *o.channels))
             function, pack = found.moments
-            done = function(pack(id(x), id(box), *learning.row))
+            done = function(pack(id(x), id(box), *known))
             if done:
                 batch = Moments.pair(found.count, box)
-                if done == lanes.UNLEARNED or not self._take(running, learning):
+                if done == lanes.UNLEARNED or not self._take(running, box):
                     self._learn(batch, planned)
                 return batch
         array, _ = checks.data(x)
@@ -540,25 +541,28 @@ class BatchNorm(Described, Conversions, Movable, Learning):
         y = lanes.destination(x, out) if self._adjustment is None else None
         if y is None:
             return None
-        box, planned = np.empty((2, *o.channels)), self._planned()  # may refuse, and nothing is written yet
-        learning = lanes.Learning(o, running, found.count, planned[1]) if o.learns_in_kernel else None
+        planned = self._planned()  # may refuse, and nothing is written yet
+        rows, known = 2, lanes.NO_LEARNING
+        if o.learns_in_kernel:
+            rows, known = lanes.learning(o, running, found.count, planned[1])
+        box = np.empty((rows, *o.channels))
         given = 0 if gamma is None else id(gamma), 0 if beta is None else id(beta)
-        row = lanes.NO_LEARNING if learning is None else learning.row
         function, pack = found.train
-        done = function(pack(id(x), id(y), id(box), *given, 0, o.eps, *row))
+        done = function(pack(id(x), id(y), id(box), *given, 0, o.eps, *known))
         if not done:
             return None
-        if learning is None or done == lanes.UNLEARNED or not self._take(running, learning):
+        box.setflags(write=False)
+        if rows == 2 or done == lanes.UNLEARNED or not self._take(running, box):
             self._learn(Moments.pair(found.count, box), planned, 4)
         self._step = training_.Step((found.count, box), 1.0, 0.0, gamma, beta, y is x, {"x": weakref.ref(x)})
         return y
 
-    def _take(self, before: Running, learning: lanes.Learning) -> bool:
+    def _take(self, before: Running, box: NDArray) -> bool:
         """Keep what a kernel has learned, unless another thread has learned meanwhile."""
         with self._lock:
             if self._running is not before:
                 return False
-            self._running = learning.running()
+            self._running = lanes.learned(before, box)
         return True
 
     def _trained(self, engine: backends.Backend, given: Given, y: NDArray, into: bool) -> training_.Step | None:

@@ -26,7 +26,7 @@ READ = 0x0001 | 0x0100  # the bits of ndarray.flags.num: C-contiguous, aligned
 WRITTEN = READ | 0x0400  # and writable
 MOST = 256  # shapes that are remembered
 DOUBLE, SINGLE = np.dtype(np.float64), np.dtype(np.float32)
-NO_LEARNING = (0, 0, 0, 0, 0.0, 0.0)
+NO_LEARNING = (0, 0, 0, 0.0, 0.0)
 UNLEARNED = 2  # what is done (see `kernels/small.py`): all but the running average, as the batch is not finite
 
 _known: dict[tuple[Any, ...], Prepared | None] = {}
@@ -169,22 +169,14 @@ def inferred(found: Prepared, x: NDArray, out: Any, by: Parameters) -> NDArray |
     return y if function(pack(id(x), id(y), id(by.mean), id(by.scale), 0, shift, 0, -1.0)) else None
 
 
-class Learning:
-    """What a running average becomes in the call that measures a batch; `row` is what `kernels/small.py` takes."""
+def learning(o: Options, old: Running, count: float, momentum: float) -> tuple[int, tuple[Any, ...]]:
+    """(rows of the box for `moments` and `train` in `kernels/small.py`, their last arguments) to learn from a batch."""
+    if o.average == "cumulative":
+        return 6, (id(old.count), id(old.mean), id(old.m2), o.ddof, 0.0)
+    free = count - o.ddof if count >= 2.0 else max(count - o.ddof, min(count, 1.0))
+    return 5, (id(old.count), id(old.mean), id(old.var), momentum, free)
 
-    __slots__ = ("_box", "_cumulative", "_old", "row")
 
-    def __init__(self, o: Options, old: Running, count: float, momentum: float) -> None:
-        self._old, self._cumulative = old, o.average == "cumulative"
-        self._box = box = np.empty((4 if self._cumulative else 3, *o.channels))
-        if self._cumulative:
-            self.row = id(old.count), id(old.mean), id(old.m2), id(box), o.ddof, 0.0
-        else:
-            free = max(count - o.ddof, min(count, 1.0))
-            self.row = id(old.count), id(old.mean), id(old.var), id(box), momentum, free
-
-    def running(self) -> Running:
-        """The average after the batch."""
-        box, old = self._box, self._old
-        box.setflags(write=False)
-        return old.after(box[0], box[1], box[2], box[3] if self._cumulative else old.m2)
+def learned(old: Running, box: NDArray) -> Running:
+    """The running average in a box, read-only already."""
+    return old.after(box[2], box[3], box[4], box[5] if len(box) > 5 else old.m2)

@@ -22,9 +22,9 @@ QUICK = 16384  # values that are done before another thread could have taken the
 Call = tuple[Callable[[bytes], int], Callable[..., bytes]]
 # The kinds of arguments, and whether it measures and writes.
 _CALLS = {
-    "moments": (("i8", "i", "i", "i", "i", "i", "i", "d", "d"), True, False),
+    "moments": (("i8", "i", "i", "i", "i", "i", "d", "d"), True, False),
     "normalize": (("i8", "i", "i", "i", "i", "i", "i", "i", "d"), False, True),
-    "train": (("i8", "i", "i", "i", "i", "i", "i", "d", "i", "i", "i", "i", "d", "d"), True, True),
+    "train": (("i8", "i", "i", "i", "i", "i", "i", "d", "i", "i", "i", "d", "d"), True, True),
 }
 
 
@@ -41,9 +41,9 @@ class Prepared:
         self._window, self._activation = window, activation
         self._kept: list[NDArray] = []
 
-    moments: Call  # with (x, moments, known_count, known_mean, known_spread, new, weight, free)
+    moments: Call  # with (x, moments, known_count, known_mean, known_spread, weight, free)
     normalize: Call  # with (x, out, mean, var, gamma, beta, singles, eps)
-    train: Call  # with (x, out, moments, gamma, beta, singles, eps) and the last six of `moments`
+    train: Call  # with (x, out, moments, gamma, beta, singles, eps) and the last five of `moments`
 
     def __getattr__(self, name: str) -> Call:
         """What is asked for the first time: without a lock, which a fork amid a compilation would leave locked."""
