@@ -7,10 +7,12 @@ returns the truth or the whole number that the kernel returns, as a 64-bit integ
 import importlib
 import re
 from contextlib import contextmanager
+from functools import cache
 
 from llvmlite import ir
 from numba import types
 from numba.core import config
+from numba.core.codegen import AOTCodeLibrary, JITCPUCodegen
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
@@ -55,13 +57,33 @@ def numba_type(kind):
     return types.NamedTuple(inside, cls)
 
 
+class _Parts(JITCPUCodegen):
+    """Makes what kernels are put together of: LLVM's code, of which no machine code is made, as nothing calls it."""
+
+    _library_class = AOTCodeLibrary
+
+    def _add_module(self, module):
+        pass
+
+
+@cache
+def _parts():
+    return _Parts("numbabn")
+
+
 @contextmanager
-def _unoptimized():
+def _unoptimized(context):
+    """Helpers as they are: each would be optimized by itself, and again in all that call it.
+
+    numba makes machine code of every function that it compiles, and knows it by a function of Python, a new one each.
+    """
     before = config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE
     config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE = type(config.OPT)(0), 0, 0
+    context.codegen, context.get_executable = _parts, lambda library, fndesc, env: object().__sizeof__
     try:
         yield
     finally:
+        del context.codegen, context.get_executable
         config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE = before
 
 
@@ -69,9 +91,10 @@ def _made(room, name, kinds, emit):
     """What the target machine emits of a kernel with its entry; nothing of LLVM is left when it returns."""
     kernel = getattr(importlib.import_module(f"numbabn.kernels.{room}"), name)
     args = tuple(map(numba_type, kinds))
-    with _unoptimized():  # each helper would be optimized by itself, and again in all that call it
+    context = cpu_target.target_context
+    with _unoptimized(context):
         kernel.compile(args)
-    compiled, context = kernel.overloads[args], cpu_target.target_context
+    compiled = kernel.overloads[args]
     codegen = context.codegen()
     library = codegen.create_library(SYMBOL)
     module = library.create_ir_module(SYMBOL)

@@ -271,15 +271,14 @@ def only_with(group, room):
     return room
 
 
-@helper
+@maybe
 def _fold_extremes(extremes, width, channels, inner, pack, parts, part_at):
     """Take the columns of each channel into the extremes of a part."""
-    if extremes is not None:
-        for k in range(pack):
-            for c in range(channels):
-                column = (k * channels + c) * inner
-                plane = parts.parts * parts.channels
-                fold_extremes(extremes, width, column, column + inner, parts.extremes, plane, part_at + c)
+    for k in range(pack):
+        for c in range(channels):
+            column = (k * channels + c) * inner
+            plane = parts.parts * parts.channels
+            fold_extremes(extremes, width, column, column + inner, parts.extremes, plane, part_at + c)
 
 
 @helper

@@ -1,20 +1,25 @@
 """The only place with numba options: how the functions of this room are compiled."""
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
+import numba
 from numba import njit, types
 from numba.extending import overload
 
+from .operation import operation
+
 # NaN and infinity must come through, so never "nnan" or "ninf"; and sums keep their order, so never "reassoc".
 _CONTRACT = {"contract"}
+# Called by compiled code alone: what Python would need of a function costs a third of the compile time.
+ALONE = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_BY_TYPE = {"fastmath": _CONTRACT, "error_model": "numpy", **ALONE}
 
 
 def _compiled(function: Callable[..., Any], fastmath: set[str], **options: Any) -> Any:
-    # Called by compiled code alone: what Python would need of it costs a third of the compile time.
-    apart = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return njit(nogil=True, error_model="numpy", fastmath=fastmath, **apart, **options)(function)
+    return njit(nogil=True, error_model="numpy", fastmath=fastmath, **ALONE, **options)(function)
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -37,15 +42,21 @@ def inlined(function: Callable[..., Any]) -> Any:
     return _compiled(function, _CONTRACT, forceinline=True)
 
 
-def otherwise(absent: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
-    """Do something else where the first argument is None, by its type: both may give different types."""
+def otherwise(absent: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Do something else where the first argument is None, by its type: both may give different types.
+
+    absent: the number or the None that it gives then, the name of the argument that it gives, or what it does.
+    """
 
     def decorated(function: Callable[..., Any]) -> Any:
+        if not callable(absent):
+            return _given(absent, function)
+
         @functools.wraps(function)
         def chosen(first: Any, *rest: Any) -> Any:
             return (absent if first is None else function)(first, *rest)
 
-        @overload(chosen, strict=False, jit_options={"fastmath": _CONTRACT, "error_model": "numpy"})
+        @overload(chosen, strict=False, jit_options=_BY_TYPE)
         def by_type(*args: Any) -> Any:
             return absent if isinstance(args[0], types.NoneType) else function
 
@@ -54,6 +65,36 @@ def otherwise(absent: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]
     return decorated
 
 
+def _given(absent: Any, function: Callable[..., Any]) -> Any:
+    """`otherwise` for what needs nothing to be compiled."""
+    place = list(inspect.signature(function).parameters).index(absent) if isinstance(absent, str) else None
+
+    @functools.wraps(function)
+    def chosen(*args: Any) -> Any:
+        if args[0] is not None:
+            return function(*args)
+        return absent if place is None else args[place]
+
+    @operation(chosen)
+    def without(*args: Any) -> Any:
+        if not isinstance(args[0], types.NoneType):
+            return None
+        kind = args[place] if place is not None else types.none if absent is None else numba.typeof(absent)
+
+        def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            if place is not None:
+                return values[place]
+            return context.get_dummy_value() if absent is None else context.get_constant(kind, absent)
+
+        return kind(*args), codegen
+
+    @overload(chosen, strict=False, jit_options=_BY_TYPE)
+    def with_it(*args: Any) -> Any:
+        return None if isinstance(args[0], types.NoneType) else function
+
+    return chosen
+
+
 def maybe(function: Callable[..., Any]) -> Any:
     """Give None where the first argument is None: numba would make one optional type of both."""
-    return otherwise(lambda *args: None)(function)
+    return _given(None, function)

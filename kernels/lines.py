@@ -3,9 +3,9 @@
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
 
 from .memory import BYTE, LINE, place_of
+from .operation import operation
 from .vector import INT32, WORD
 
 
@@ -27,19 +27,14 @@ def settle():
     """Wait until what was stored past the cache can be seen by others."""
 
 
-@intrinsic
-def _line_of(typingctx, x):
+@operation(line_of)
+def _line_of(x):
     elements = LINE // x.size
     return types.intp(x), lambda context, builder, signature, args: ir.Constant(WORD, elements)
 
 
-@overload(line_of)
-def _overload_line_of(x):
-    return lambda x: _line_of(x)
-
-
-@intrinsic
-def _gap(typingctx, x):
+@operation(gap)
+def _gap(x):
     def codegen(context, builder, signature, args):
         behind = builder.neg(builder.ptrtoint(args[0], WORD))
         return builder.udiv(
@@ -49,13 +44,8 @@ def _gap(typingctx, x):
     return types.intp(x), codegen
 
 
-@overload(gap)
-def _overload_gap(x):
-    return lambda x: _gap(x)
-
-
-@intrinsic
-def _touch(typingctx, x, i):
+@operation(touch)
+def _touch(x, i):
     def codegen(context, builder, signature, args):
         place = builder.bitcast(place_of(builder, signature.args[0], *args), BYTE.as_pointer())
         read, near, data = (ir.Constant(INT32, k) for k in (0, 3, 1))
@@ -68,20 +58,10 @@ def _touch(typingctx, x, i):
     return types.void(x, types.intp), codegen
 
 
-@overload(touch)
-def _overload_touch(x, i):
-    return lambda x, i: _touch(x, i)
-
-
-@intrinsic
-def _settle(typingctx):
+@operation(settle)
+def _settle():
     def codegen(context, builder, signature, args):
         builder.fence("seq_cst")
         return context.get_dummy_value()
 
     return types.void(), codegen
-
-
-@overload(settle)
-def _overload_settle():
-    return lambda: _settle()

@@ -4,17 +4,20 @@ A `Flat` is what the entry of a kernel makes of a one-dimensional array; without
 The kernels for CUDA hand arrays of numba to `load` and `store`. Everything is float64 between the two.
 """
 
+import functools
 import operator
 
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, overload, register_model
+from numba.extending import models, overload, register_model
 
 from .forms import LANES, Eight, Few
 from .half import BFLOAT, HALF, bits_to_float, float_to_half, half_to_float, to_bfloat, to_odd
 from .half import float_to_bits as float_bits
+from .jit import ALONE
+from .operation import operation
 from .vector import DOUBLE, INT32, VECTOR, kind_of, mask_of, spread
 
 LINE = 64  # bytes that memory is read and written by
@@ -42,6 +45,7 @@ class _FlatModel(models.PrimitiveModel):
         super().__init__(manager, kind, BYTE.as_pointer())
 
 
+ROUNDED = ("f2", "b2")  # kinds that a float64 is rounded to by more than an instruction
 OWN = {"f8": types.float64, "i8": types.int64}  # kinds that a kernel keeps for itself, read and written by []
 
 
@@ -97,112 +101,30 @@ def _masked(builder, flat, name, result, args, mask):
     return builder.call(declared, operands)
 
 
-@intrinsic
-def _load_one(typingctx, flat, i):
-    def codegen(context, builder, signature, args):
-        flat = signature.args[0]
-        return _to_double(builder, flat, builder.load(place_of(builder, flat, *args)), 0)
-
-    return types.float64(flat, types.intp), codegen
+# Elements --------------------------------------------------------------------------------------------
 
 
-@intrinsic
-def _load_eight(typingctx, flat, i):
-    def codegen(context, builder, signature, args):
-        flat = signature.args[0]
-        place = place_of(builder, flat, *args, ir.VectorType(flat.element, LANES))
-        return _to_double(builder, flat, builder.load(place, align=flat.size), LANES)
+@operation(operator.getitem)
+def _getitem(x, i):
+    if not isinstance(x, Flat):
+        return None
 
-    return VECTOR(flat, types.intp), codegen
-
-
-@intrinsic
-def _load_few(typingctx, flat, i, n):
-    def codegen(context, builder, signature, args):
-        flat, mask = signature.args[0], mask_of(builder, args[2])
-        kind = ir.VectorType(ir.IntType(8 * flat.size), LANES)
-        place = place_of(builder, flat, args[0], args[1], kind)
-        value = _masked(builder, flat, "llvm.masked.load", lambda kind: kind, [place], mask)
-        return _to_double(builder, flat, builder.bitcast(value, ir.VectorType(flat.element, LANES)), LANES)
-
-    return VECTOR(flat, types.intp, types.intp), codegen
-
-
-@intrinsic
-def _store_one(typingctx, flat, i, value):
-    def codegen(context, builder, signature, args):
-        flat = signature.args[0]
-        builder.store(_from_double(builder, flat, args[2], 0), place_of(builder, flat, args[0], args[1]))
-        return context.get_dummy_value()
-
-    return types.void(flat, types.intp, types.float64), codegen
-
-
-def _storing_eight(past):
-    """The intrinsic that stores a vector, into the cache or past it."""
-
-    @intrinsic
-    def _store_eight(typingctx, flat, i, value):
-        def codegen(context, builder, signature, args):
-            flat = signature.args[0]
-            value = _from_double(builder, flat, spread(builder, args[2], VECTOR.llvm), LANES)
-            place = place_of(builder, flat, args[0], args[1], value.type)
-            stored = builder.store(value, place, align=flat.size * LANES if past else flat.size)
-            if past:
-                stored.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(INT32, 1)]))
-            return context.get_dummy_value()
-
-        return types.void(flat, types.intp, value), codegen
-
-    return _store_eight
-
-
-_store_eight, _store_eight_past = _storing_eight(False), _storing_eight(True)
-
-
-@intrinsic
-def _store_few(typingctx, flat, i, n, value):
-    def codegen(context, builder, signature, args):
-        flat, mask = signature.args[0], mask_of(builder, args[2])
-        kind = ir.VectorType(ir.IntType(8 * flat.size), LANES)
-        value = _from_double(builder, flat, spread(builder, args[3], VECTOR.llvm), LANES)
-        value = builder.bitcast(value, kind)
-        place = place_of(builder, flat, args[0], args[1], kind)
-        _masked(builder, flat, "llvm.masked.store", lambda kind: ir.VoidType(), [value, place], mask)
-        return context.get_dummy_value()
-
-    return types.void(flat, types.intp, types.intp, value), codegen
-
-
-@intrinsic
-def _get(typingctx, flat, i):
     def codegen(context, builder, signature, args):
         return builder.load(place_of(builder, signature.args[0], *args))
 
-    return OWN[flat.kind](flat, types.intp), codegen
+    return OWN[x.kind](x, types.intp), codegen
 
 
-@intrinsic
-def _set(typingctx, flat, i, value):
+@operation(operator.setitem)
+def _setitem(x, i, value):
+    if not isinstance(x, Flat):
+        return None
+
     def codegen(context, builder, signature, args):
         builder.store(args[2], place_of(builder, signature.args[0], args[0], args[1]))
         return context.get_dummy_value()
 
-    return types.void(flat, types.intp, OWN[flat.kind]), codegen
-
-
-@overload(operator.getitem)
-def _getitem(x, i):
-    if isinstance(x, Flat):
-        return lambda x, i: _get(x, i)
-    return None
-
-
-@overload(operator.setitem)
-def _setitem(x, i, value):
-    if isinstance(x, Flat):
-        return lambda x, i, value: _set(x, i, value)
-    return None
+    return types.void(x, types.intp, OWN[x.kind]), codegen
 
 
 # Loads and stores ------------------------------------------------------------------------------------
@@ -240,45 +162,126 @@ def store_past(out, i, value):
     store(out, i, value)
 
 
-def rounded(out, value):
-    """A float64 that needs no more than the conversion to the type of the memory."""
-    return value
+@operation(load)
+def _load(x, i):
+    if not isinstance(x, Flat):
+        return None
+    if kind_of(i) is Eight:
+        return VECTOR(x, i), _load_eight
+    if kind_of(i) is Few:
+        return VECTOR(x, i), _load_few
+    return types.float64(x, types.intp), _load_one
 
 
-@overload(rounded)
-def _rounded(out, value):
-    if out.kind == "f2":
-        return lambda out, value: to_odd(value)
-    if out.kind == "b2":
-        return lambda out, value: to_bfloat(value)
-    return lambda out, value: value
+def _load_one(context, builder, signature, args):
+    flat = signature.args[0]
+    return _to_double(builder, flat, builder.load(place_of(builder, flat, *args)), 0)
+
+
+def _load_eight(context, builder, signature, args):
+    flat, first = signature.args[0], builder.extract_value(args[1], 0)
+    place = place_of(builder, flat, args[0], first, ir.VectorType(flat.element, LANES))
+    return _to_double(builder, flat, builder.load(place, align=flat.size), LANES)
+
+
+def _load_few(context, builder, signature, args):
+    flat = signature.args[0]
+    first, n = (builder.extract_value(args[1], k) for k in (0, 1))
+    kind = ir.VectorType(ir.IntType(8 * flat.size), LANES)
+    place = place_of(builder, flat, args[0], first, kind)
+    value = _masked(builder, flat, "llvm.masked.load", lambda kind: kind, [place], mask_of(builder, n))
+    return _to_double(builder, flat, builder.bitcast(value, ir.VectorType(flat.element, LANES)), LANES)
+
+
+def _put(out, i, value):
+    """`store` of what has been rounded."""
+
+
+def _put_past(out, i, value):
+    """`store_past` of what has been rounded."""
+
+
+def _putting(past):
+    """The operation that stores, into the cache or past it."""
+
+    def define(out, i, value):
+        if not isinstance(out, Flat):
+            return None
+        if kind_of(i) is Eight:
+            return types.void(out, i, value), _store_eight_past if past else _store_eight
+        if kind_of(i) is Few:
+            return types.void(out, i, value), _store_few
+        return types.void(out, types.intp, types.float64), _store_one
+
+    return define
+
+
+operation(_put)(_putting(False))
+operation(_put_past)(_putting(True))
+
+
+def _storing(put):
+    """The operation that rounds and stores; of numbers of 16 bits it is left to an overload."""
+
+    def define(out, i, value):
+        return put(out, i, value) if isinstance(out, Flat) and out.kind not in ROUNDED else None
+
+    return define
+
+
+operation(store)(_storing(_putting(False)))
+operation(store_past)(_storing(_putting(True)))
+
+
+def _store_one(context, builder, signature, args):
+    flat = signature.args[0]
+    builder.store(_from_double(builder, flat, args[2], 0), place_of(builder, flat, args[0], args[1]))
+    return context.get_dummy_value()
+
+
+def _store_eight(context, builder, signature, args, past=False):
+    flat = signature.args[0]
+    value = _from_double(builder, flat, spread(builder, args[2], VECTOR.llvm), LANES)
+    place = place_of(builder, flat, args[0], builder.extract_value(args[1], 0), value.type)
+    stored = builder.store(value, place, align=flat.size * LANES if past else flat.size)
+    if past:
+        stored.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(INT32, 1)]))
+    return context.get_dummy_value()
+
+
+_store_eight_past = functools.partial(_store_eight, past=True)
+
+
+def _store_few(context, builder, signature, args):
+    flat = signature.args[0]
+    first, n = (builder.extract_value(args[1], k) for k in (0, 1))
+    kind = ir.VectorType(ir.IntType(8 * flat.size), LANES)
+    place = place_of(builder, flat, args[0], first, kind)
+    value = _from_double(builder, flat, spread(builder, args[2], VECTOR.llvm), LANES)
+    value = builder.bitcast(value, kind)
+    _masked(builder, flat, "llvm.masked.store", lambda kind: ir.VoidType(), [value, place], mask_of(builder, n))
+    return context.get_dummy_value()
 
 
 @overload(load)
-def _load(x, i):
-    if not isinstance(x, Flat):
-        return _load_of_array(x)
-    if kind_of(i) is Eight:
-        return lambda x, i: _load_eight(x, i.i)
-    if kind_of(i) is Few:
-        return lambda x, i: _load_few(x, i.i, i.n)
-    return lambda x, i: _load_one(x, i)
+def _overload_load(x, i):
+    return None if isinstance(x, Flat) else _load_of_array(x)
 
 
-@overload(store)
-def _store(out, i, value):
+@overload(store, jit_options=ALONE)
+def _overload_store(out, i, value):
     if not isinstance(out, Flat):
         return _store_to_array(out)
-    if kind_of(i) is Eight:
-        return lambda out, i, value: _store_eight(out, i.i, rounded(out, value))
-    if kind_of(i) is Few:
-        return lambda out, i, value: _store_few(out, i.i, i.n, rounded(out, value))
-    return lambda out, i, value: _store_one(out, i, rounded(out, value))
+    if out.kind == "f2":
+        return lambda out, i, value: _put(out, i, to_odd(value))
+    return (lambda out, i, value: _put(out, i, to_bfloat(value))) if out.kind == "b2" else None
 
 
-@overload(store_past)
-def _store_past(out, i, value):
-    return lambda out, i, value: _store_eight_past(out, i.i, rounded(out, value))
+@overload(store_past, jit_options=ALONE)
+def _overload_store_past(out, i, value):
+    if out.kind == "f2":
+        return lambda out, i, value: _put_past(out, i, to_odd(value))
+    return (lambda out, i, value: _put_past(out, i, to_bfloat(value))) if out.kind == "b2" else None
 
 
 def _field(array):
@@ -318,11 +321,18 @@ def number(value, j):
     return value if isinstance(value, float) else load(value, j)
 
 
-@overload(number)
+@operation(number)
 def _number(value, j):
-    if isinstance(value, (Flat, types.Array)):
-        return lambda value, j: load(value, j)
-    return lambda value, j: value
+    if isinstance(value, Flat):
+        return _load(value, j)
+    return (
+        None if isinstance(value, types.Array) else (value(value, j), lambda context, builder, signature, args: args[0])
+    )
+
+
+@overload(number)
+def _overload_number(value, j):
+    return (lambda value, j: load(value, j)) if isinstance(value, types.Array) else None
 
 
 # Addresses -------------------------------------------------------------------------------------------
@@ -338,8 +348,13 @@ def moved(index, n):
     return index + n if isinstance(index, int) else index._replace(i=index.i + n)
 
 
-@intrinsic
-def _at(typingctx, x, n):
+@operation(at)
+def _at(x, n):
+    if isinstance(x, types.NoneType):
+        return types.none(x, n), lambda context, builder, signature, args: context.get_dummy_value()
+    if not isinstance(x, Flat):
+        return None
+
     def codegen(context, builder, signature, args):
         return builder.bitcast(place_of(builder, signature.args[0], *args), BYTE.as_pointer())
 
@@ -348,15 +363,16 @@ def _at(typingctx, x, n):
 
 @overload(at)
 def _overload_at(x, n):
-    if isinstance(x, Flat):
-        return lambda x, n: _at(x, n)
-    return (lambda x, n: None) if isinstance(x, types.NoneType) else (lambda x, n: x[n:])
+    return (lambda x, n: x[n:]) if isinstance(x, types.Array) else None
 
 
-@overload(moved)
+@operation(moved)
 def _moved(index, n):
-    if kind_of(index) is Eight:
-        return lambda index, n: Eight(index.i + n)
-    if kind_of(index) is Few:
-        return lambda index, n: Few(index.i + n, index.n)
-    return lambda index, n: index + n
+    def codegen(context, builder, signature, args):
+        index, n = args
+        if not isinstance(signature.args[0], types.BaseTuple):
+            return builder.add(index, n)
+        return builder.insert_value(index, builder.add(builder.extract_value(index, 0), n), 0)
+
+    of = index if isinstance(index, types.BaseTuple) else types.intp
+    return of(of, types.intp), codegen

@@ -6,49 +6,45 @@ and fourth powers about a pivot; `extremes` holds the least, the most, and how m
 
 import numpy as np
 
-from .jit import helper
+from .jit import helper, maybe
 from .memory import load, moved, store
 from .vector import select
 
 
-@helper
+@maybe
 def begin_extremes(extremes, plane, first, n):
     """The extremes of nothing, for n columns from `first` on; plane: how far the three of a column lie apart."""
-    if extremes is not None:
-        for j in range(first, first + n):
-            extremes[j], extremes[plane + j], extremes[2 * plane + j] = np.inf, -np.inf, 0.0
+    for j in range(first, first + n):
+        extremes[j], extremes[plane + j], extremes[2 * plane + j] = np.inf, -np.inf, 0.0
 
 
-@helper
+@maybe
 def tally_higher(higher, width, j, square, d):
     """Add the third and fourth power of a deviation, from its weighted square, to column j of (2, width)."""
-    if higher is not None:
-        cube = square * d
-        k = moved(j, width)
-        store(higher, j, load(higher, j) + cube)
-        store(higher, k, load(higher, k) + cube * d)
+    cube = square * d
+    k = moved(j, width)
+    store(higher, j, load(higher, j) + cube)
+    store(higher, k, load(higher, k) + cube * d)
 
 
-@helper
+@maybe
 def tally_extremes(extremes, width, j, reached, w, value):
     """Take a value of weight w (before NaN are left out: `reached`) into column j of (3, width)."""
-    if extremes is not None:
-        k, m = moved(j, width), moved(j, 2 * width)
-        lowest, highest = load(extremes, j), load(extremes, k)
-        # A NaN that counts stays, as in NumPy's minimum and maximum.
-        keep_low = (lowest <= value) | (lowest != lowest) | (w == 0.0)
-        keep_high = (highest >= value) | (highest != highest) | (w == 0.0)
-        store(extremes, j, select(keep_low, lowest, value))
-        store(extremes, k, select(keep_high, highest, value))
-        store(extremes, m, load(extremes, m) + select(abs(value) < np.inf, 0.0, reached))
+    k, m = moved(j, width), moved(j, 2 * width)
+    lowest, highest = load(extremes, j), load(extremes, k)
+    # A NaN that counts stays, as in NumPy's minimum and maximum.
+    keep_low = (lowest <= value) | (lowest != lowest) | (w == 0.0)
+    keep_high = (highest >= value) | (highest != highest) | (w == 0.0)
+    store(extremes, j, select(keep_low, lowest, value))
+    store(extremes, k, select(keep_high, highest, value))
+    store(extremes, m, load(extremes, m) + select(abs(value) < np.inf, 0.0, reached))
 
 
-@helper
+@maybe
 def fold_extremes(extremes, width, j0, j1, into, plane, at_channel):
     """Take columns j0..j1 of (3, width) into the channel that lies at `at_channel` of the extremes of some parts."""
-    if extremes is not None:
-        for j in range(j0, j1):
-            _widen(into, plane, at_channel, extremes[j], extremes[width + j], extremes[2 * width + j])
+    for j in range(j0, j1):
+        _widen(into, plane, at_channel, extremes[j], extremes[width + j], extremes[2 * width + j])
 
 
 @helper
@@ -61,26 +57,24 @@ def _widen(into, plane, p, lowest, highest, nonfinite):
     store(into, m, load(into, m) + nonfinite)
 
 
-@helper
+@maybe
 def join_extremes(extremes, others, into, p, part, q):
     """Take the extremes at index q of some parts into those at index p of others."""
-    if extremes is not None:
-        plane = part.parts * part.channels
-        lowest, highest = load(others, q), load(others, moved(q, plane))
-        _widen(extremes, into.parts * into.channels, p, lowest, highest, load(others, moved(q, 2 * plane)))
+    plane = part.parts * part.channels
+    lowest, highest = load(others, q), load(others, moved(q, plane))
+    _widen(extremes, into.parts * into.channels, p, lowest, highest, load(others, moved(q, 2 * plane)))
 
 
-@helper
+@maybe
 def join_higher(higher, others, into, p, part, q):
     """Merge third and fourth moments at index q of some parts into those at index p, before the rest has changed."""
-    if higher is not None:
-        p2, q2 = moved(p, into.parts * into.channels), moved(q, part.parts * part.channels)
-        m3, m4 = merge_higher(
-            load(into.count, p), load(into.mean, p), load(into.m2, p), load(higher, p), load(higher, p2),
-            load(part.count, q), load(part.mean, q), load(part.m2, q), load(others, q), load(others, q2),
-        )  # fmt: skip
-        store(higher, p, m3)
-        store(higher, p2, m4)
+    p2, q2 = moved(p, into.parts * into.channels), moved(q, part.parts * part.channels)
+    m3, m4 = merge_higher(
+        load(into.count, p), load(into.mean, p), load(into.m2, p), load(higher, p), load(higher, p2),
+        load(part.count, q), load(part.mean, q), load(part.m2, q), load(others, q), load(others, q2),
+    )  # fmt: skip
+    store(higher, p, m3)
+    store(higher, p2, m4)
 
 
 @helper

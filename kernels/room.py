@@ -4,11 +4,11 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
 
 from .forms import LANES
 from .jit import helper
 from .memory import BYTE, LINE, Flat, place_of
+from .operation import operation
 from .vector import INT32, WORD
 
 WORK = Flat("f8")
@@ -55,8 +55,8 @@ def repeat(source, i, out, j):
     out[j : j + LANES] = source[i]
 
 
-@intrinsic
-def _new_room(typingctx, n):
+@operation(new_room)
+def _new_room(n):
     def codegen(context, builder, signature, args):
         line = ir.Constant(WORD, LINE)
         size = builder.mul(args[0], ir.Constant(WORD, 8))
@@ -67,16 +67,16 @@ def _new_room(typingctx, n):
     return WORK(types.intp), codegen
 
 
-@intrinsic
-def _is_missing(typingctx, room):
+@operation(is_missing)
+def _is_missing(room):
     def codegen(context, builder, signature, args):
         return builder.icmp_unsigned("==", builder.ptrtoint(args[0], WORD), ir.Constant(WORD, 0))
 
     return types.boolean(room), codegen
 
 
-@intrinsic
-def _free_room(typingctx, room):
+@operation(free_room)
+def _free_room(room):
     def codegen(context, builder, signature, args):
         kind = ir.FunctionType(ir.VoidType(), [BYTE.as_pointer()])
         builder.call(cgutils.get_or_insert_function(builder.module, kind, "free"), args)
@@ -85,8 +85,11 @@ def _free_room(typingctx, room):
     return types.void(room), codegen
 
 
-@intrinsic
-def _clear(typingctx, room, n):
+@operation(clear)
+def _clear(room, n):
+    if isinstance(room, types.NoneType):
+        return types.void(room, n), lambda context, builder, signature, args: context.get_dummy_value()
+
     def codegen(context, builder, signature, args):
         size = builder.mul(args[1], ir.Constant(WORD, 8))
         cgutils.memset(builder, args[0], size, 0)
@@ -95,13 +98,13 @@ def _clear(typingctx, room, n):
     return types.void(room, types.intp), codegen
 
 
-@intrinsic
-def _seen_as(typingctx, room, other, n):
+@operation(seen_as)
+def _seen_as(room, other, n):
     return other(room, other, types.intp), lambda context, builder, signature, args: args[0]
 
 
-@intrinsic
-def _copy(typingctx, source, i, out, j, n):
+@operation(copy)
+def _copy(source, i, out, j, n):
     def codegen(context, builder, signature, args):
         a, i, b, j, n = args
         flat = signature.args[0]
@@ -111,8 +114,8 @@ def _copy(typingctx, source, i, out, j, n):
     return types.void(source, types.intp, out, types.intp, types.intp), codegen
 
 
-@intrinsic
-def _repeat(typingctx, source, i, out, j):
+@operation(repeat)
+def _repeat(source, i, out, j):
     def codegen(context, builder, signature, args):
         flat = signature.args[0]
         kind, word = ir.VectorType(ir.IntType(8 * flat.size), LANES), ir.IntType(8 * flat.size)
@@ -124,38 +127,3 @@ def _repeat(typingctx, source, i, out, j):
         return context.get_dummy_value()
 
     return types.void(source, types.intp, out, types.intp), codegen
-
-
-@overload(new_room)
-def _overload_new_room(n):
-    return lambda n: _new_room(n)
-
-
-@overload(is_missing)
-def _overload_is_missing(room):
-    return lambda room: _is_missing(room)
-
-
-@overload(free_room)
-def _overload_free_room(room):
-    return lambda room: _free_room(room)
-
-
-@overload(clear)
-def _overload_clear(room, n):
-    return (lambda room, n: None) if isinstance(room, types.NoneType) else (lambda room, n: _clear(room, n))
-
-
-@overload(seen_as)
-def _overload_seen_as(room, other, n):
-    return lambda room, other, n: _seen_as(room, other, n)
-
-
-@overload(copy)
-def _overload_copy(source, i, out, j, n):
-    return lambda source, i, out, j, n: _copy(source, i, out, j, n)
-
-
-@overload(repeat)
-def _overload_repeat(source, i, out, j):
-    return lambda source, i, out, j: _repeat(source, i, out, j)

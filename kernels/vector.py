@@ -15,6 +15,8 @@ from numba.core.typing.templates import ConcreteTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, models, overload, register_model
 
 from .forms import LANES, Eight, Few
+from .jit import ALONE
+from .operation import operation
 
 DOUBLE, WORD, BIT, INT32 = ir.DoubleType(), ir.IntType(64), ir.IntType(1), ir.IntType(32)
 FLAGS = ("contract",)
@@ -119,15 +121,16 @@ def select(condition, a, b):
     return a if condition else b
 
 
-@intrinsic
-def _select(typingctx, condition, a, b):
+@operation(select)
+def _select(condition, a, b):
+    """Of vectors; numbers are left to `_selected`, which CUDA's compiler takes too."""
+    if not any(isinstance(kind, Lanes) for kind in (condition, a, b)):
+        return None
     result = _common(a, b) if condition == types.boolean else _wide(_common(a, b))
 
     def codegen(context, builder, signature, args):
         kind = signature.return_type
-        if isinstance(kind, Lanes):
-            args = [args[0], *(spread(builder, value, kind.llvm) for value in args[1:])]
-        return builder.select(*args)
+        return builder.select(args[0], *(spread(builder, value, kind.llvm) for value in args[1:]))
 
     return result(condition, a, b), codegen
 
@@ -140,10 +143,8 @@ def _wide(kind):
     return kind if isinstance(kind, Lanes) else OF_ELEMENT[kind]
 
 
-@overload(select)
+@overload(select, jit_options=ALONE)
 def _selected(condition, a, b):
-    if isinstance(a, Lanes) or isinstance(b, Lanes) or isinstance(condition, Lanes):
-        return lambda condition, a, b: _select(condition, a, b)
     return lambda condition, a, b: a if condition else b
 
 
@@ -219,28 +220,39 @@ def by_lane(function, value, argument):
     return function(np.float64(value), argument)
 
 
+def kind_of(index):
+    """The NamedTuple that a numba type stands for; None for others."""
+    return getattr(index, "instance_class", None)
+
+
 def mask_of(builder, n):
     """The LLVM vector of truths whose first n lanes are true."""
     places = ir.Constant(ir.VectorType(WORD, LANES), list(range(LANES)))
     return builder.icmp_signed("<", places, spread(builder, n, BITS.llvm))
 
 
-@intrinsic
-def _zeros(typingctx):
-    return VECTOR(), lambda context, builder, signature, args: ir.Constant(VECTOR.llvm, None)
+@operation(nothing)
+def _nothing(index):
+    if kind_of(index) in (Eight, Few):
+        return VECTOR(index), lambda context, builder, signature, args: ir.Constant(VECTOR.llvm, None)
+    return types.float64(index), lambda context, builder, signature, args: ir.Constant(DOUBLE, 0.0)
 
 
-@intrinsic
-def _first(typingctx, value, n):
+@operation(within)
+def _within(value, index):
+    if kind_of(index) is not Few:
+        return value(value, index), lambda context, builder, signature, args: args[0]
+
     def codegen(context, builder, signature, args):
         value = spread(builder, args[0], VECTOR.llvm)
-        return builder.select(mask_of(builder, args[1]), value, ir.Constant(VECTOR.llvm, None))
+        mask = mask_of(builder, builder.extract_value(args[1], 1))
+        return builder.select(mask, value, ir.Constant(VECTOR.llvm, None))
 
-    return VECTOR(value, types.intp), codegen
+    return VECTOR(value, index), codegen
 
 
-@intrinsic
-def _total(typingctx, value):
+@operation(total)
+def _total(value):
     def codegen(context, builder, signature, args):
         (value,), n = args, LANES
         while n > 1:
@@ -272,31 +284,7 @@ def _eight(typingctx, a, b, c, d, e, f, g, h):
     return VECTOR(*[types.float64] * LANES), codegen
 
 
-def kind_of(index):
-    """The NamedTuple that a numba type stands for; None for others."""
-    return getattr(index, "instance_class", None)
-
-
-@overload(nothing)
-def _nothing(index):
-    if kind_of(index) in (Eight, Few):
-        return lambda index: _zeros()
-    return lambda index: 0.0
-
-
-@overload(within)
-def _within(value, index):
-    if kind_of(index) is Few:
-        return lambda value, index: _first(value, index.n)
-    return lambda value, index: value
-
-
-@overload(total)
-def _overload_total(value):
-    return lambda value: _total(value)
-
-
-@overload(by_lane)
+@overload(by_lane, jit_options=ALONE)
 def _by_lane(function, value, argument):
     if value is not VECTOR:
         return lambda function, value, argument: function(value, argument)

@@ -68,7 +68,7 @@ def _row_of(form, r, slot):
     return lambda form, r, slot: None
 
 
-@otherwise(lambda pick, width: 0)
+@otherwise(0)
 def room_of_pick(pick, width):
     """How much room `block_of` may take for each of its two forms, for rows of so many columns."""
     return room_ahead(width)
@@ -233,25 +233,25 @@ def _weight_at(view, j):
     return lambda view, j: view
 
 
-@otherwise(lambda where, j, w: w)
+@otherwise("w")
 def _where(where, j, w):
     return select(weight_at(where, j) != 0.0, w, 0.0)
 
 
-@otherwise(lambda view, j: 1.0)
+@otherwise(1.0)
 def reach(view, j):
     """The weight at an index before the values are looked at; 1 without a pick."""
     where, weights, _ = view
     return _where(where, j, weight_at(weights, j))
 
 
-@otherwise(lambda omit, value, w: w)
+@otherwise("w")
 def present(omit, value, w):
     """w, or 0 for a NaN that is to be left out."""
     return select(value == value, w, 0.0)
 
 
-@otherwise(lambda view, value, j: 1.0)
+@otherwise(1.0)
 def weigh(view, value, j):
     """The weight at an index, whose value is given; 1 without a pick."""
     _, _, omit = view

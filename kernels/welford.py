@@ -107,18 +107,17 @@ def _join(parts, p, count, mean, m2):
     _keep(parts, p, n, both, sum2)
 
 
-@helper
+@maybe
 def _take_in_higher(s3, s4, parts, p, known, count, mean, m2, s1, s2):
     """The same for third and fourth moments, before the others have changed."""
-    if s3 is not None:
-        q = moved(p, parts.parts * parts.channels)
-        m3, m4 = close_higher(known, s1, s2, s3, s4)
-        m3, m4 = merge_higher(
-            load(parts.count, p), load(parts.mean, p), load(parts.m2, p), load(parts.higher, p), load(parts.higher, q),
-            count, mean, m2, m3, m4,
-        )  # fmt: skip
-        store(parts.higher, p, m3)
-        store(parts.higher, q, m4)
+    q = moved(p, parts.parts * parts.channels)
+    m3, m4 = close_higher(known, s1, s2, s3, s4)
+    m3, m4 = merge_higher(
+        load(parts.count, p), load(parts.mean, p), load(parts.m2, p), load(parts.higher, p), load(parts.higher, q),
+        count, mean, m2, m3, m4,
+    )  # fmt: skip
+    store(parts.higher, p, m3)
+    store(parts.higher, q, m4)
 
 
 @helper

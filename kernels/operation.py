@@ -1,0 +1,36 @@
+"""Python functions that compiled code does in a few instructions of LLVM: `operation` says which, by their types.
+
+numba's own way, an overload that calls an intrinsic, compiles a function of one line for every combination of types,
+and takes as long for that as for a hundred lines.
+"""
+
+from numba import types
+from numba.core.typing.templates import AbstractTemplate, infer_global
+from numba.extending import lower_builtin
+
+
+def operation(function):
+    """Register what a function of Python is in compiled code.
+
+    What is decorated takes the numba types of the arguments and gives (signature, codegen) as an intrinsic does, or
+    None where it has nothing to say: another operation or an overload may have.
+    """
+
+    def decorated(define):
+        class Typed(AbstractTemplate):
+            key = function
+
+            def generic(self, args, kws):
+                found = None if kws else define(*args)
+                return None if found is None else found[0]
+
+        infer_global(function, types.Function(Typed))
+
+        @lower_builtin(function, types.VarArg(types.Any))
+        def lowered(context, builder, signature, args):
+            _, codegen = define(*signature.args)
+            return codegen(context, builder, signature, args)
+
+        return define
+
+    return decorated
