@@ -11,7 +11,7 @@ from numba.extending import overload
 from .forms import LANES, ByRow, ByRun, Scattered
 from .jit import helper
 from .memory import at, load, store
-from .room import copy, padded, repeat, seen_as
+from .room import copy, padded, repeat, repeat_eight, seen_as
 from .vector import kind_of
 
 AT_ONCE = 8  # rows that a kernel looks at together
@@ -183,8 +183,14 @@ def _tile_rows(form, r, step, n):
 
 @helper
 def _repeat_rows(form, r, step, n):
+    few = 0
+    if form.outer == 1 and 2 <= form.each <= 4:
+        few = form.several // LANES * LANES
     for slot in range(n):
-        for k in range(form.several):
-            source, out = (r + slot * step) * form.row + k * form.outer, slot * form.width + k * form.each
-            for j in range(out, out + form.each, LANES):  # the next value overwrites what is too much
-                repeat(form.flat, source, form.buffer, j)
+        first, out = (r + slot * step) * form.row, slot * form.width
+        for k in range(0, few, LANES):
+            repeat_eight(form.flat, first + k, form.buffer, out + k * form.each, form.each)
+        for k in range(few, form.several):
+            begin = out + k * form.each
+            for j in range(begin, begin + form.each, LANES):  # the next value overwrites what is too much
+                repeat(form.flat, first + k * form.outer, form.buffer, j)

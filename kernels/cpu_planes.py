@@ -16,11 +16,12 @@ from .more_of_runs import COLUMNS, add_more, add_more_of_streams, fold_more
 from .point import of_channel, run_place
 from .room import clear, free_room, is_missing, new_room, padded, seen_as
 from .vector import total, within
-from .weights import deviation, view_of_run, weigh, weighted
+from .weights import ask_for_weights, deviation, one_for_all, view_of_run, weigh, weighted
 from .welford import begin_part, merge_tree, scale_of, take_in, take_in_sums
 from .written import write_past, write_some
 
 TILE = 8192  # values of short runs between two merges
+FAR_APART = 32768  # values of a run whose weights do not stay cached for the next channel
 PIECE = 2048  # values of each of four streams between two merges
 
 
@@ -63,6 +64,7 @@ def _add_streams(x, p, hop, n, k0, k1, k2, k3, pivot, acc, ahead):
     p1, p2, p3, rest = p + hop, p + 2 * hop, p + 3 * hop, n % LANES
     for j in range(0, n - rest, LANES):
         ask_for(x, j, ahead, p, p1, p2, p3)
+        ask_for_weights(k0, k1, k2, k3, j, ahead)
         sums = _add_four(x, p, p1, p2, p3, k0, k1, k2, k3, pivot, sums, Eight(j))
     if rest > 0:
         sums = _add_four(x, p, p1, p2, p3, k0, k1, k2, k3, pivot, sums, Few(n - rest, rest))
@@ -102,6 +104,7 @@ def _block(x, outer_stride, channel_stride, outer, n, pick, o0, c0, i0, channels
     more = at(acc, channels * lanes)
     extremes, higher = only_with(parts.extremes, more), only_with(parts.higher, at(more, 3 * COLUMNS))
     clear(acc, channels * lanes)
+    in_turn = n >= FAR_APART and one_for_all(pick)
     part_at, pending, quarter = b * parts.channels + c0, 0, outer // 4
     for t in range(outer - 3 * quarter):
         four, o = t < quarter, t if t < quarter else t + 3 * quarter
@@ -109,33 +112,41 @@ def _block(x, outer_stride, channel_stride, outer, n, pick, o0, c0, i0, channels
         hop, next_o, next_i = (quarter * outer_stride, quarter, 0) if four else (each, 0, each)
         pieces = max(1, each // PIECE)
         long = each >= PIECE
-        for c in range(channels):
+        c = k = 0
+        for _ in range(channels * pieces):
             own, p = at(acc, c * lanes), o * outer_stride + c * channel_stride
-            for k in range(pieces):
-                lo, hi = each * k // pieces // LANES * LANES, each * (k + 1) // pieces // LANES * LANES
-                hi = each if k + 1 == pieces else hi
-                i, behind = i0 + lo, n - 4 * each if k + 1 == pieces and not four else 0
-                if pending == 0 or long or pivot[c] != pivot[c]:
-                    known, mean = parts.count[part_at + c], parts.mean[part_at + c]
-                    pivot[c] = _pivot(x, p + lo, hop, hi - lo, pick, o0 + o, next_o, c0 + c, i, next_i, known, mean)
-                    if behind > 0 and pivot[c] != pivot[c]:
-                        view = view_of_run(pick, o0 + o, c0 + c, i0 + 4 * each)
-                        pivot[c] = _first(x, p + 4 * each, behind, view)
-                k0, k1 = view_of_run(pick, o0 + o, c0 + c, i), view_of_run(pick, o0 + o + next_o, c0 + c, i + next_i)
-                k2 = view_of_run(pick, o0 + o + 2 * next_o, c0 + c, i + 2 * next_i)
-                k3 = view_of_run(pick, o0 + o + 3 * next_o, c0 + c, i + 3 * next_i)
-                _add_streams(x, p + lo, hop, hi - lo, k0, k1, k2, k3, pivot[c], own, ahead)
-                add_more_of_streams(x, p + lo, hop, hi - lo, k0, k1, k2, k3, pivot[c], higher, extremes)
-                if behind > 0:
+            lo, hi = each * k // pieces // LANES * LANES, each * (k + 1) // pieces // LANES * LANES
+            hi = each if k + 1 == pieces else hi
+            i, behind = i0 + lo, n - 4 * each if k + 1 == pieces and not four else 0
+            if pending == 0 or long or pivot[c] != pivot[c]:
+                known, mean = parts.count[part_at + c], parts.mean[part_at + c]
+                pivot[c] = _pivot(x, p + lo, hop, hi - lo, pick, o0 + o, next_o, c0 + c, i, next_i, known, mean)
+                if behind > 0 and pivot[c] != pivot[c]:
                     view = view_of_run(pick, o0 + o, c0 + c, i0 + 4 * each)
-                    _add_rest(x, p + 4 * each, behind, view, pivot[c], own)
-                    add_more(x, p + 4 * each, behind, view, pivot[c], higher, extremes)
-                fold_more(higher, extremes, own, parts, part_at + c)
-                if long:
-                    count = _count(pick, 4 * (hi - lo) + behind, own)
-                    fresh = pick is None and parts.count[part_at + c] == 0.0
-                    take_in_sums(parts, part_at + c, fresh, count, pivot[c], _sums_of(higher, own))
-                    clear(own, lanes)
+                    pivot[c] = _first(x, p + 4 * each, behind, view)
+            k0, k1 = view_of_run(pick, o0 + o, c0 + c, i), view_of_run(pick, o0 + o + next_o, c0 + c, i + next_i)
+            k2 = view_of_run(pick, o0 + o + 2 * next_o, c0 + c, i + 2 * next_i)
+            k3 = view_of_run(pick, o0 + o + 3 * next_o, c0 + c, i + 3 * next_i)
+            _add_streams(x, p + lo, hop, hi - lo, k0, k1, k2, k3, pivot[c], own, ahead)
+            add_more_of_streams(x, p + lo, hop, hi - lo, k0, k1, k2, k3, pivot[c], higher, extremes)
+            if behind > 0:
+                view = view_of_run(pick, o0 + o, c0 + c, i0 + 4 * each)
+                _add_rest(x, p + 4 * each, behind, view, pivot[c], own)
+                add_more(x, p + 4 * each, behind, view, pivot[c], higher, extremes)
+            fold_more(higher, extremes, own, parts, part_at + c)
+            if long:
+                count = _count(pick, 4 * (hi - lo) + behind, own)
+                fresh = pick is None and parts.count[part_at + c] == 0.0
+                take_in_sums(parts, part_at + c, fresh, count, pivot[c], _sums_of(higher, own))
+                clear(own, lanes)
+            if in_turn:  # a piece of every channel, then the next
+                c += 1
+                if c == channels:
+                    c, k = 0, k + 1
+            else:
+                k += 1
+                if k == pieces:
+                    c, k = c + 1, 0
         pending += 0 if long else n * (4 if four else 1)
         if pending >= TILE or (pending > 0 and t + 1 == outer - 3 * quarter):
             for c in range(channels):

@@ -55,6 +55,11 @@ def repeat(source, i, out, j):
     out[j : j + LANES] = source[i]
 
 
+def repeat_eight(source, i, out, j, times):
+    """Write `LANES` elements from i on so many times each, 2 to 4, as they are, from j on."""
+    out[j : j + times * LANES] = np.repeat(source[i : i + LANES], times)
+
+
 @operation(new_room)
 def _new_room(n):
     def codegen(context, builder, signature, args):
@@ -127,3 +132,22 @@ def _repeat(source, i, out, j):
         return context.get_dummy_value()
 
     return types.void(source, types.intp, out, types.intp), codegen
+
+
+@operation(repeat_eight)
+def _repeat_eight(source, i, out, j, times):
+    def codegen(context, builder, signature, args):
+        source, i, out, j, times = args
+        flat = signature.args[0]
+        word = ir.IntType(8 * flat.size)
+        eight = ir.VectorType(word, LANES)
+        value = builder.load(place_of(builder, flat, source, i, eight), align=flat.size)
+        for n in (2, 3, 4):
+            with builder.if_then(builder.icmp_signed("==", times, ir.Constant(WORD, n))):
+                places = [k // n for k in range(n * LANES)]
+                lanes = ir.Constant(ir.VectorType(INT32, n * LANES), places)
+                several = builder.shuffle_vector(value, ir.Constant(eight, ir.Undefined), lanes)
+                builder.store(several, place_of(builder, flat, out, j, several.type), align=flat.size)
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, out, types.intp, types.intp), codegen

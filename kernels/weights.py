@@ -10,10 +10,11 @@ from numba import types
 from numba.extending import overload
 
 from .ahead import AHEAD, FILLED, ahead, fill_slots, from_row, room_ahead
-from .forms import Constant, Dense
-from .jit import helper, kernel, maybe, otherwise
+from .forms import LANES, Constant, Dense, Eight
+from .jit import helper, inlined, kernel, maybe, otherwise
+from .lines import touch
 from .memory import Flat, at, load
-from .vector import kind_of, select
+from .vector import kind_of, nothing, select, total
 
 # A block of rows ------------------------------------------------------------------------------------
 
@@ -290,11 +291,61 @@ def unless_missing(view, value, j, result):
     return select((weigh(view, value, j) == 0.0) & ((abs(value) == np.inf) | (value != value)), 0.0, result)
 
 
+@otherwise(0)
+def _channel_stride(form):
+    return form.channel
+
+
+@otherwise(False)
+def one_for_all(pick):
+    """Whether all channels of planes have the same masks and weights, which it pays to use while they are cached."""
+    where, weights, _ = pick
+    some = where is not None or weights is not None
+    return some and _channel_stride(where) == 0 and _channel_stride(weights) == 0
+
+
+@inlined
+def ask_for_weights(k0, k1, k2, k3, j, ahead):
+    if ahead is not None and k0 is not None:
+        _ask(k0[1], j, ahead)
+        _ask(k1[1], j, ahead)
+        _ask(k2[1], j, ahead)
+        _ask(k3[1], j, ahead)
+
+
+def _ask(weights, j, ahead):
+    if not isinstance(weights, float) and weights is not None:
+        touch(weights, j + ahead)
+
+
+@overload(_ask)
+def _overload_ask(weights, j, ahead):
+    if isinstance(weights, Flat):
+        return lambda weights, j, ahead: touch(weights, j + ahead)
+    return lambda weights, j, ahead: None
+
+
+FAR = 256  # elements that a stream asks for ahead of time
+
+
 @kernel
 def usable(weights, lo, hi):
     """Whether elements lo..hi of a flat array are finite and not negative."""
-    good = True
-    for i in range(lo, hi):
-        w = load(weights, i)
-        good &= (w >= 0.0) & (w < np.inf)
-    return good
+    bad, quarter = nothing(Eight(0)), (hi - lo) // (4 * LANES) * LANES
+    for i in range(lo, lo + quarter, LANES):  # four streams: memory answers them faster than one
+        a, b = load(weights, Eight(i)), load(weights, Eight(i + quarter))
+        c, d = load(weights, Eight(i + 2 * quarter)), load(weights, Eight(i + 3 * quarter))
+        touch(weights, i + FAR)
+        touch(weights, i + quarter + FAR)
+        touch(weights, i + 2 * quarter + FAR)
+        touch(weights, i + 3 * quarter + FAR)
+        bad = bad + ((_unfit(a) + _unfit(b)) + (_unfit(c) + _unfit(d)))
+    found = total(bad)
+    for i in range(lo + 4 * quarter, hi):
+        found += _unfit(load(weights, i))
+    return found == 0.0
+
+
+@inlined
+def _unfit(w):
+    return select((w >= 0.0) & (w < np.inf), 0.0, 1.0)
