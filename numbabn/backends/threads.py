@@ -16,8 +16,8 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 CLAIMS = 8  # ranges for each thread: uneven threads even out, and Ctrl-C waits for one range only
 
@@ -30,8 +30,8 @@ class _Runtime:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.pool: ThreadPoolExecutor | None = None
-        self.pool_size = 0
+        self.queue: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self.helpers = 0
         # Helpers of each call at work. Weak, so that a call which Ctrl-C ends anywhere is forgotten too.
         self.calls: weakref.WeakKeyDictionary[_Claims, int] = weakref.WeakKeyDictionary()
         self.limit = 0  # 0: nobody has asked yet
@@ -57,15 +57,20 @@ class _Runtime:
 
     def submit(self, work: Callable[[], None], helpers: int) -> None:
         """Start `work` in up to `helpers` threads; fewer, or none, where threads cannot be had."""
-        with self.lock:
-            if self.pool is None or self.pool_size < helpers:
-                if self.pool is not None:
-                    self.pool.shutdown(wait=False)
-                self.pool_size = max(helpers, self.known_limit() - 1)
-                self.pool = ThreadPoolExecutor(self.pool_size, "numbabn", initializer=_mark_helper)
-            with contextlib.suppress(RuntimeError):  # the interpreter is shutting down, or no more threads
-                for _ in range(helpers):
-                    self.pool.submit(work)
+        with self.lock, contextlib.suppress(RuntimeError):  # the interpreter is shutting down, or no more threads
+            while self.helpers < max(helpers, self.known_limit() - 1):
+                name = f"numbabn_{self.helpers}"
+                threading.Thread(target=_help, args=(self.queue,), name=name, daemon=True).start()
+                self.helpers += 1
+        for _ in range(helpers if self.helpers else 0):
+            self.queue.put(work)
+
+
+def _help(queue: SimpleQueue[Callable[[], None]]) -> None:
+    """What a helper does: it is idle whenever no caller waits for it, and so the process may end."""
+    _inside.helper = True
+    while True:
+        queue.get()()
 
 
 class _Claims:
@@ -76,12 +81,15 @@ class _Claims:
         self.next = 0
         self.helping = 0
         self.error: BaseException | None = None
-        self.changed = threading.Condition()
+        self.waiting = False
+        # Locks as they are: a condition, made of several, took as long as some of the work.
+        self.lock, self.done = threading.Lock(), threading.Lock()
+        self.done.acquire()
 
     def work(self) -> None:
         """Take ranges until there are none."""
         while True:
-            with self.changed:
+            with self.lock:
                 lo = self.next
                 hi = self.next = min(lo + self.step, self.items)
             if lo >= hi:
@@ -90,7 +98,7 @@ class _Claims:
 
     def help(self) -> None:
         """`work` in a helper thread, which gets no Ctrl-C; an exception is kept for the caller."""
-        with self.changed:
+        with self.lock:
             self.helping += 1
         try:
             self.work()
@@ -98,13 +106,15 @@ class _Claims:
             self.error = error
             self.stop()
         finally:
-            with self.changed:
+            with self.lock:
                 self.helping -= 1
-                self.changed.notify_all()
+                if self.helping == 0 and self.waiting:
+                    self.waiting = False
+                    self.done.release()
 
     def stop(self) -> None:
         """Hand out nothing more: a helper that starts late finds nothing to do."""
-        with self.changed:
+        with self.lock:
             self.next = self.items
 
     def wait(self) -> None:
@@ -112,9 +122,11 @@ class _Claims:
         interrupt: BaseException | None = None
         while True:
             try:
-                with self.changed:
-                    self.changed.wait_for(lambda: self.helping == 0)
-                break
+                with self.lock:
+                    if self.helping == 0:
+                        break
+                    self.waiting = True
+                self.done.acquire()
             except BaseException as error:
                 interrupt = error
         if interrupt is not None:
@@ -145,10 +157,6 @@ def parallel_for(body: Callable[[int, int], None], items: int, small: bool = Fal
             runtime.leave(call)
     if call.error is not None:
         raise call.error
-
-
-def _mark_helper() -> None:
-    _inside.helper = True
 
 
 def default_limit() -> tuple[int, str]:
