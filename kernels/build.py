@@ -58,7 +58,7 @@ def numba_type(kind):
 
 
 class _Codegen(JITCPUCodegen):
-    """Makes LLVM's code for this machine, and machine code of it only where a kernel is emitted: nothing calls parts."""
+    """Makes LLVM's code for this machine, and machine code of kernels alone: nothing calls their parts."""
 
     _library_class = AOTCodeLibrary
 
