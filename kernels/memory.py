@@ -163,7 +163,8 @@ def store_past(out, i, value):
 
 
 @operation(load)
-def _load(x, i):
+def load_by(x, i):
+    """`load` of flat memory, by the types of the arguments."""
     if not isinstance(x, Flat):
         return None
     if kind_of(i) is Eight:
@@ -324,7 +325,7 @@ def number(value, j):
 @operation(number)
 def _number(value, j):
     if isinstance(value, Flat):
-        return _load(value, j)
+        return load_by(value, j)
     return (
         None if isinstance(value, types.Array) else (value(value, j), lambda context, builder, signature, args: args[0])
     )

@@ -10,9 +10,10 @@ from numba.extending import overload
 
 from .activation import activate, slope
 from .forms import Affine, Gradient
-from .jit import helper, inlined, maybe
+from .jit import ALONE, helper, inlined, maybe
 from .lines import touch
 from .memory import at, load, moved, number, store
+from .operation import call_of, operation
 from .vector import kind_of
 from .weights import block_of, fill, unless_missing, view_of_row, view_of_run, weigh
 
@@ -181,7 +182,7 @@ def _has_pick(t):
     return isinstance(t, Gradient) and t.pick is not None
 
 
-@overload(_has_pick)
+@overload(_has_pick, jit_options=ALONE)
 def _with_pick(t):
     has = kind_of(t) is Gradient and not isinstance(t[FIELDS.index("pick")], types.NoneType)
     return lambda t: has
@@ -237,35 +238,34 @@ def look_ahead(t, place, j):
     """Ask for the memory that will be read soon, beyond an element of a place."""
 
 
-@overload(point)
+@call_of(point)
 def _point(t, place, j):
-    if kind_of(t) is Affine:
-        return lambda t, place, j: _affine(t, place, j)
-    return lambda t, place, j: _gradient(t, place, j)
+    return _affine if kind_of(t) is Affine else _gradient
 
 
-@overload(with_columns)
+@call_of(with_columns)
 def _with_columns(t, first, c0, channels, inner, pack, phase, room, w):
-    which = _affine_columns if kind_of(t) is Affine else _gradient_columns
-    return lambda t, first, c0, channels, inner, pack, phase, room, w: which(
-        t, first, c0, channels, inner, pack, phase, room, w
-    )
+    return _affine_columns if kind_of(t) is Affine else _gradient_columns
 
 
-@overload(of_channel)
+@call_of(of_channel)
 def _of_channel(t, c):
-    which = _affine_channel if kind_of(t) is Affine else _gradient_channel
-    return lambda t, c: which(t, c)
+    return _affine_channel if kind_of(t) is Affine else _gradient_channel
 
 
-@overload(make_ready)
-def _make_ready(t, r, step, n):
+@operation(make_ready)
+def _is_ready(t, r, step, n):
     if kind_of(t) is Gradient:
-        return lambda t, r, step, n: fill(t.pick, r, step, n)
-    return lambda t, r, step, n: None
+        return None
+    return types.none(t, r, step, n), lambda context, builder, signature, args: context.get_dummy_value()
 
 
-@overload(row_place)
+@overload(make_ready, jit_options=ALONE)
+def _make_ready(t, r, step, n):
+    return (lambda t, r, step, n: fill(t.pick, r, step, n)) if kind_of(t) is Gradient else None
+
+
+@overload(row_place, jit_options=ALONE)
 def _row_place(t, r, slot):
     if kind_of(t) is Affine:
         return lambda t, r, slot: (r * t.x_outer, r * t.r_outer, None)
@@ -278,7 +278,7 @@ def _row_place(t, r, slot):
     )
 
 
-@overload(run_place)
+@overload(run_place, jit_options=ALONE)
 def _run_place(t, o, c, i):
     if kind_of(t) is Affine:
         return lambda t, o, c, i: (o * t.x_outer + c * t.x_channel + i, o * t.r_outer + c * t.r_channel + i, None)
@@ -294,7 +294,7 @@ def _run_place(t, o, c, i):
 AHEAD = 512  # elements that memory is asked for ahead, where results go past the cache
 
 
-@overload(look_ahead)
+@overload(look_ahead, jit_options=ALONE)
 def _look_ahead(t, place, j):
     if kind_of(t) is Affine:
         return lambda t, place, j: touch(t.x, place[0] + j + AHEAD)

@@ -19,6 +19,7 @@ from .jit import ALONE
 from .operation import operation
 
 DOUBLE, WORD, BIT, INT32 = ir.DoubleType(), ir.IntType(64), ir.IntType(1), ir.IntType(32)
+ONE = ir.Constant(DOUBLE, 1.0)
 FLAGS = ("contract",)
 
 

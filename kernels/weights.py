@@ -11,10 +11,11 @@ from numba.extending import overload
 
 from .ahead import AHEAD, FILLED, ahead, fill_slots, from_row, room_ahead
 from .forms import LANES, Constant, Dense, Eight
-from .jit import helper, inlined, kernel, maybe, otherwise
+from .jit import ALONE, helper, inlined, kernel, maybe, otherwise
 from .lines import touch
-from .memory import Flat, at, load
-from .vector import kind_of, nothing, select, total
+from .memory import Flat, at, load, load_by
+from .operation import operation
+from .vector import ONE, kind_of, nothing, select, total
 
 # A block of rows ------------------------------------------------------------------------------------
 
@@ -30,7 +31,7 @@ def opened(form, first, c0, channels, pack, inner, room):
     return ahead(form, first, c0, channels, pack, inner, room)
 
 
-@overload(opened)
+@overload(opened, jit_options=ALONE)
 def _opened(form, first, c0, channels, pack, inner, room):
     kind = kind_of(form)
     if kind is Dense:
@@ -57,7 +58,7 @@ def row_of(form, r, slot):
     return at(form.flat, r * form.outer)
 
 
-@overload(row_of)
+@overload(row_of, jit_options=ALONE)
 def _row_of(form, r, slot):
     kind = kind_of(form)
     if kind is Constant:
@@ -110,7 +111,7 @@ def later(form, t):
     return form._replace(flat=at(form.flat, t * form.outer))
 
 
-@overload(later)
+@overload(later, jit_options=ALONE)
 def _later(form, t):
     kind = kind_of(form)
     if kind is Constant:
@@ -160,18 +161,31 @@ def _typed_by_row(pick):
     return kind_of(where) is Constant and weights == omit == types.none
 
 
-@overload(count_rows)
+@overload(count_rows, jit_options=ALONE)
 def _count_rows(pick, rows, places):
     if _typed_by_row(pick):
         return lambda pick, rows, places: _marked(pick[0].flat, pick[0].outer, rows, places)
-    return lambda pick, rows, places: rows
+    return None
 
 
-@overload(place)
+@operation(count_rows)
+def _every_row(pick, rows, places):
+    return None if _typed_by_row(pick) else (types.intp(pick, types.intp, places), _argument(1))
+
+
+@overload(place, jit_options=ALONE)
 def _place(pick, places, i):
-    if _typed_by_row(pick):
-        return lambda pick, places, i: np.intp(places[i])
-    return lambda pick, places, i: i
+    return (lambda pick, places, i: np.intp(places[i])) if _typed_by_row(pick) else None
+
+
+@operation(place)
+def _same_place(pick, places, i):
+    return None if _typed_by_row(pick) else (types.intp(pick, places, types.intp), _argument(2))
+
+
+def _argument(k):
+    """What gives an argument as it is."""
+    return lambda context, builder, signature, args: args[k]
 
 
 def within_rows(pick):
@@ -179,11 +193,11 @@ def within_rows(pick):
     return None if by_row(pick) else pick
 
 
-@overload(within_rows)
+@operation(within_rows)
 def _within_rows(pick):
     if _typed_by_row(pick):
-        return lambda pick: None
-    return lambda pick: pick
+        return types.none(pick), lambda context, builder, signature, args: context.get_dummy_value()
+    return pick(pick), _argument(0)
 
 
 # A run of one channel -------------------------------------------------------------------------------
@@ -198,7 +212,7 @@ def run_of(form, o, c, i):
     return at(form.flat, o * form.outer + c * form.channel + i)
 
 
-@overload(run_of)
+@overload(run_of, jit_options=ALONE)
 def _run_of(form, o, c, i):
     kind = kind_of(form)
     if kind is Constant:
@@ -225,13 +239,18 @@ def weight_at(view, j):
     return load(view, j) if np.ndim(view) else float(view)
 
 
-@overload(weight_at)
+@operation(weight_at)
 def _weight_at(view, j):
     if isinstance(view, types.NoneType):
-        return lambda view, j: 1.0
-    if isinstance(view, (Flat, types.Array)):
-        return lambda view, j: load(view, j)
-    return lambda view, j: view
+        return types.float64(view, j), lambda context, builder, signature, args: ONE
+    if isinstance(view, Flat):
+        return load_by(view, j)
+    return None if isinstance(view, types.Array) else (view(view, j), _argument(0))
+
+
+@overload(weight_at)
+def _weight_at_of_array(view, j):
+    return (lambda view, j: load(view, j)) if isinstance(view, types.Array) else None
 
 
 @otherwise("w")
@@ -267,27 +286,21 @@ def deviation(view, value, pivot, w):
     return select(w != 0.0, value - pivot, 0.0)
 
 
-@helper
+@otherwise("d")
 def weighted(view, w, d):
     """w * d, where a weight is more than 1 or 0; a `deviation` that does not count is 0 already."""
-    if view is None:
-        return d
     _, weights, _ = view
     return _times(weights, w, d)
 
 
-@helper
+@otherwise("d")
 def _times(weights, w, d):
-    if weights is None:
-        return d
     return w * d
 
 
-@helper
+@otherwise("result")
 def unless_missing(view, value, j, result):
     """The result, and 0 for an element that is no number and has no weight: nothing of it counts, also going back."""
-    if view is None:
-        return result
     return select((weigh(view, value, j) == 0.0) & ((abs(value) == np.inf) | (value != value)), 0.0, result)
 
 
@@ -318,7 +331,7 @@ def _ask(weights, j, ahead):
         touch(weights, j + ahead)
 
 
-@overload(_ask)
+@overload(_ask, jit_options=ALONE)
 def _overload_ask(weights, j, ahead):
     if isinstance(weights, Flat):
         return lambda weights, j, ahead: touch(weights, j + ahead)

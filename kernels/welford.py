@@ -89,22 +89,14 @@ def take_in_sums(parts, p, fresh, count, pivot, sums):
     mean, m2 = close(known, pivot, s1, s2)
     _take_in_higher(s3, s4, parts, p, known, count, mean, m2, s1, s2)
     if fresh:
-        _keep(parts, p, count, mean, m2)
+        store(parts.count, p, count)
+        store(parts.mean, p, mean)
+        store(parts.m2, p, m2)
     else:
-        _join(parts, p, count, mean, m2)
-
-
-@helper
-def _keep(parts, p, count, mean, m2):
-    store(parts.count, p, count)
-    store(parts.mean, p, mean)
-    store(parts.m2, p, m2)
-
-
-@helper
-def _join(parts, p, count, mean, m2):
-    n, both, sum2 = merge(load(parts.count, p), load(parts.mean, p), load(parts.m2, p), count, mean, m2)
-    _keep(parts, p, n, both, sum2)
+        n, both, sum2 = merge(load(parts.count, p), load(parts.mean, p), load(parts.m2, p), count, mean, m2)
+        store(parts.count, p, n)
+        store(parts.mean, p, both)
+        store(parts.m2, p, sum2)
 
 
 @maybe
