@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 
 from . import functional
+from .arrays import NDArray, output_dtype
+from .backends import machine
+from .backends.written import PAST
+from .batchnorm import BatchNorm
 
 DTYPES = ("float32", "float64")
 
@@ -19,7 +23,7 @@ def warmup(dtypes: Iterable[Any] = DTYPES) -> float:
     Parameters
     ----------
     dtypes : iterable of dtype, default ("float32", "float64")
-        Types of x; each is normalized into its own output type, into a new array and in place.
+        Types of x; each is normalized into its own output type.
 
     Returns
     -------
@@ -35,19 +39,24 @@ def warmup(dtypes: Iterable[Any] = DTYPES) -> float:
     """
     start = time.perf_counter()
     for dtype in dtypes:
-        # Enough values that every kernel takes part, the merge of parts included.
-        rows = np.ones((70_000, 4), dtype=dtype)
-        planes = np.ones((2, 2, 70_000), dtype=dtype)
-        for x, axis in ((rows, -1), (planes, 1), (rows[:, ::3][::3], -1), (planes[:1], 1)):
-            y, m = functional.batch_norm(x, axis=axis)
-            for beta in (None, 0.0):
-                functional.normalize(x, m.mean, m.var(), beta=beta, axis=axis)
-            if y.dtype == x.dtype:
-                functional.batch_norm(y, axis=axis, out=y)
-                for beta in (None, 0.0):
-                    functional.normalize(y, m.mean, m.var(), beta=beta, axis=axis, out=y)
-        many = np.ones((2, 16, 300), dtype=dtype)  # enough channels to train each while it is cached
-        y, _ = functional.batch_norm(many, axis=1)
-        if y.dtype == many.dtype:
-            functional.batch_norm(y, axis=1, out=y)
+        # Enough values that every kernel takes part, the merge of parts included; small ones, which are taken by
+        # themselves; and channels enough to train each while it is cached.
+        shapes: list[tuple[int, ...]] = [(70_000, 4), (2, 2, 70_000), (4, 3), (2, 16, 300), (2, 2048, 70)]
+        if machine.past_the_cache():
+            values = -(-PAST // output_dtype(np.dtype(dtype)).itemsize)
+            shapes += [(-(-values // 4), 4), (2, 2, -(-values // 4)), (2, 64, -(-values // 128))]
+        for shape in shapes:
+            _work(np.ones(shape, dtype=dtype), min(1, len(shape) - 1))
+        _work(np.ones((70_000, 4), dtype=dtype)[::3, ::3], 1)
     return time.perf_counter() - start
+
+
+def _work(x: NDArray, axis: int) -> None:
+    """What the verbs and a BatchNorm do with an array, all of it written into one new array."""
+    m = functional.moments(x, axis=axis)
+    y = functional.normalize(x, m.mean, m.var(), axis=axis)
+    functional.batch_norm(x, axis=axis, out=y)
+    bn = BatchNorm(x.shape[axis], axis=axis)
+    bn(x, training=True, out=y)
+    bn(x, out=y)
+    bn.update(x)
