@@ -1,0 +1,67 @@
+"""Kernels as machine code: packed instructions, and numba as it was for whoever uses it in the same process."""
+
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+import sys
+
+import pytest
+
+from numbabn.kernels import build
+
+PARTS = ("Parts", "f8", "f8", "f8", None, None, "i", "i")
+AFFINE = ("Affine", "f4", "i", "i", "f8", "f8", "f8", None, "i", "i", None)
+KERNELS = {
+    "moments": ("cpu_rows", "moments", ("i", "i", "f4", *["i"] * 7, None, PARTS, "i")),
+    "write": ("written", "rows", ("i", "i", AFFINE, "f4", *["i"] * 7)),
+}
+X86 = platform.machine() in ("x86_64", "AMD64")
+
+
+@pytest.mark.skipif(not X86, reason="reads the assembly of x86")
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_loops_are_vectors(name: str) -> None:
+    text = build.listing(*KERNELS[name])
+    packed = re.findall(r"\bv?(?:sub|add|mul|fn?madd\d+)pd\b", text)
+    single = re.findall(r"\bv?(?:sub|add|mul|fn?madd\d+)sd\b", text)
+    assert len(packed) > 4 * len(single)
+    assert "fp16" not in text
+    assert not re.search(r"\bvcvtph2pd\b", text)
+
+
+def test_numba_is_as_it_was_afterwards() -> None:
+    """The same built-in functions compiled for kernels first, then for a function of the user's own."""
+    code = """
+        import numpy as np, numbabn
+        numbabn.BatchNorm(6)(np.ones((100, 6)), training=True)
+        import numba
+
+        @numba.njit
+        def clipped(x, low, high):
+            if low > high:
+                raise ValueError("crossed")
+            total = 0.0
+            for i in range(len(x)):
+                total += min(max(x[i], low), high)
+            return total, abs(-3), max(1, 2)
+
+        assert clipped(np.arange(5.0), 1.0, 3.0) == (1 + 1 + 2 + 3 + 3, 3, 2)
+        try:
+            clipped(np.arange(5.0), 3.0, 1.0)
+        except ValueError as error:
+            print(error)
+        numbabn.moments(np.ones((4, 6, 50)), axis=1)
+        print(clipped(np.arange(5), 1, 3)[0])
+        """
+    program = "import os, textwrap\nos.environ['NUMBABN_CACHE'] = '0'\n"
+    program += f"exec(compile(textwrap.dedent({code!r}), 'program', 'exec'))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "crossed\n10.0\n", done.stderr
+
+
+def test_what_only_this_process_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "KNOWN", set())
+    with pytest.raises(RuntimeError, match="needs aligned_alloc, free.*which no other process has"):
+        build.built(*KERNELS["write"])
