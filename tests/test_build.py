@@ -62,5 +62,5 @@ def test_numba_is_as_it_was_afterwards() -> None:
 
 def test_what_only_this_process_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "KNOWN", set())
-    with pytest.raises(RuntimeError, match="needs aligned_alloc, free.*which no other process has"):
+    with pytest.raises(RuntimeError, match=r"needs aligned_alloc, free.*which no other process has"):
         build.built(*KERNELS["write"])
