@@ -16,7 +16,7 @@ from . import backends, checks
 from .activations import kernel_form
 from .arrays import NDArray
 from .averages import Running
-from .backends.cuts import GRAIN
+from .backends.cuts import SMALL
 from .backends.ready import Prepared, prepared
 from .layout import canonical
 from .options import Options
@@ -34,7 +34,7 @@ _known: dict[tuple[Any, ...], Prepared | None] = {}
 
 def lane(x: Any, axis: Any, backend: str | None, activation: Any = None) -> Prepared | None:
     """What is prepared for x, to be read; None where the call has to go the general way."""
-    if type(x) is not np.ndarray or x.size > GRAIN:
+    if type(x) is not np.ndarray or x.size > SMALL:
         return None
     if type(axis) is not int and (type(axis) is not tuple or not all(type(a) is int for a in axis)):
         return None

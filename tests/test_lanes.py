@@ -19,6 +19,8 @@ SHAPES = {
     "planes": (2, 6, 300),
     "long planes": (1, 6, 20_000),
     "rows-inner": (3, 6, 5),
+    "many rows": (80_000, 6),
+    "many planes": (40, 6, 2000),
 }
 
 
@@ -230,7 +232,7 @@ def test_refusals_are_those_of_the_general_way() -> None:
 
 
 def test_a_large_array_takes_all_threads_and_no_lane() -> None:
-    bn, x = made(), drawn((30_000, 6))
+    bn, x = made(), drawn((90_000, 6))
     bn(x)
     assert not runs_in_a_lane(bn, x)
 

@@ -46,6 +46,8 @@ def kernel(room: str, name: str) -> Any:
 
 def shares(values: int) -> int:
     """Into how many items a reduction over so many values is cut: each has a result, which has to be merged."""
+    if values <= SMALL:
+        return 1
     return max(1, min(ITEMS, values // GRAIN, max(SHARED, values // MUCH)))
 
 
@@ -90,7 +92,7 @@ def plane_blocks(g: Geometry) -> tuple[int, int, int]:
     """(blocks of channels, blocks of outers, blocks of the run)."""
     together = min(g.channels, -(-LONG // g.inner))
     blocks = -(-g.channels // together)
-    wanted = min(-(-ITEMS // blocks), max(1, g.size // GRAIN // blocks))
+    wanted = 1 if g.size <= SMALL else min(-(-ITEMS // blocks), max(1, g.size // GRAIN // blocks))
     outer_blocks = min(g.outer, wanted)
     inner_blocks = max(1, min(wanted // outer_blocks, g.inner // LONG))
     return blocks, outer_blocks, inner_blocks

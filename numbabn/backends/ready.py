@@ -13,7 +13,7 @@ import numpy as np
 from ..arrays import NDArray
 from ..layout import Layout, Window
 from . import cuts
-from .cuts import GRAIN
+from .cuts import SMALL
 from .passes import in_cache, measuring
 
 QUICK = 16384  # values that are done before another thread could have taken the GIL that it would be given
@@ -64,7 +64,7 @@ class Prepared:
 def prepared(layout: Layout, activation: Any = None) -> Prepared | None:
     """The verbs for arrays like that of a layout, C-contiguous; None for large ones and those taken in pieces."""
     window = layout.window()
-    if window is None or window.geometry.size > GRAIN or not _found_by_id():
+    if window is None or window.geometry.size > SMALL or not _found_by_id():
         return None
     return Prepared(layout, window, cuts.activation(activation))
 
