@@ -6,7 +6,8 @@
 ``kept.py``           machine code on disk
 ``ending.py``         Ctrl-C and forks while something is compiled or loaded
 ``build.py``          from a kernel's Python to machine code
-``jit.py``            the one place with numba options
+``jit.py``            how functions are compiled; what is absent, by type
+``operation.py``      functions of Python that are a few instructions, or a call, by type
 ``forms.py``          what goes into a kernel beside arrays and numbers, as tuples with names
 ``vector.py``         eight float64 values at a time, as explicit vectors
 ``memory.py``         flat memory: loads and stores of one value or eight, of any type
@@ -23,6 +24,10 @@
 ``grads.py``          sums over the gradient, for both families
 ``point.py``          one element of a result: normalized, or the gradient of x
 ``written.py``        results, written by rows or runs, into the cache or past it
+``learn.py``          running averages of few channels
+``small.py``          all that a verb does with a small array, in one call
+``job.py``            what such a call needs to know
+``objects.py``        NumPy arrays and kernels, by their addresses
 ``cuda_*.py``         the same verbs for CUDA
 ====================  ======================================================================
 

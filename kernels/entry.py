@@ -65,10 +65,6 @@ class Kernel:
 
         return call
 
-    def ready(self, *args: Any) -> Entry:
-        """What takes arguments of the kinds of these."""
-        return self.entry(_described(args)[0])
-
     def slots(self, *args: Any) -> tuple[Entry, list[Any]]:
         """What takes these arguments, and the values of their slots."""
         kinds, values = _described(args)

@@ -1,4 +1,4 @@
-"""The only place with numba options: how the functions of this room are compiled."""
+"""How the functions of this room are compiled: the options of numba (`build.py` has those of LLVM)."""
 
 import functools
 import inspect

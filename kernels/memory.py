@@ -104,7 +104,7 @@ def _masked(builder, flat, name, result, args, mask):
 # Elements --------------------------------------------------------------------------------------------
 
 
-@operation(operator.getitem)
+@operation(operator.getitem, Flat, types.Integer)
 def _getitem(x, i):
     if not isinstance(x, Flat):
         return None
@@ -115,7 +115,7 @@ def _getitem(x, i):
     return OWN[x.kind](x, types.intp), codegen
 
 
-@operation(operator.setitem)
+@operation(operator.setitem, Flat, types.Integer, types.Any)
 def _setitem(x, i, value):
     if not isinstance(x, Flat):
         return None

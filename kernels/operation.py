@@ -9,8 +9,8 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import lower_builtin
 
 
-def operation(function):
-    """Register what a function of Python is in compiled code.
+def operation(function, *kinds):
+    """Register what a function of Python is in compiled code; kinds: the classes of its arguments, else any.
 
     What is decorated takes the numba types of the arguments and gives (signature, codegen) as an intrinsic does, or
     None where it has nothing to say: another operation or an overload may have.
@@ -26,7 +26,7 @@ def operation(function):
 
         infer_global(function, types.Function(Typed))
 
-        @lower_builtin(function, types.VarArg(types.Any))
+        @lower_builtin(function, *(kinds or (types.VarArg(types.Any),)))
         def lowered(context, builder, signature, args):
             _, codegen = define(*signature.args)
             return codegen(context, builder, signature, args)

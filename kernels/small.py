@@ -61,8 +61,8 @@ def _parameter(job, array, single, absent, room):
 
 @helper
 def _apart(job, x, out):
-    """Whether two arrays of one size are one, or do not touch."""
-    return x == out or abs(x - out) >= job[BYTES]
+    """Whether two arrays of one size are one object, or do not touch."""
+    return x == out or abs(_elements(job, x) - _elements(job, out)) >= job[BYTES]
 
 
 @helper
@@ -106,12 +106,12 @@ def normalize(job, x, out, mean, var, gamma, beta, singles, eps):
 
     singles: a bit for each parameter that is float32, mean first.
     """
-    x, out = _elements(job, x), _elements(job, out)
     width = padded(job[CHANNELS])
     room = new_room(4 * width + job[WRITE + 2])
     if not _apart(job, x, out) or is_missing(room):
         free_room(room)
         return NOTHING
+    x, out = _elements(job, x), _elements(job, out)
     by, scale, weight, shift = room, at(room, width), at(room, 2 * width), at(room, 3 * width)
     _parameter(job, mean, singles & 1, 0.0, by)
     _parameter(job, var, singles & 2, 1.0, scale)
@@ -132,12 +132,12 @@ def train(
     job, x, out, moments, gamma, beta, singles, eps, known_count, known_mean, known_spread, weight, free
 ):  # fmt: skip
     """`moments`, and x normalized by them; singles: bits 4 and 8 as above."""
-    x, out = _elements(job, x), _elements(job, out)
     channels, width = job[CHANNELS], padded(job[CHANNELS])
     room = new_room(3 * width + max(job[MEASURE + 2], job[WRITE + 2]))
     if not _apart(job, x, out) or is_missing(room):
         free_room(room)
         return NOTHING
+    x, out = _elements(job, x), _elements(job, out)
     mean = doubles_at(_elements(job, moments))
     m2, count, scale, shift = at(mean, channels), room, at(room, width), at(room, 2 * width)
     slots = at(room, 3 * width)

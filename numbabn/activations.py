@@ -38,7 +38,7 @@ def checked(value: Any) -> tuple[Any, ...] | None:
             f"`activation` is {value!r}, with {len(numbers)} number{'s' * (len(numbers) != 1)}; "
             f"{name!r} takes {wanted}: for example {example!r}"
         )
-    given = tuple(checks.number(number, "activation") for number in numbers)
+    given = tuple(checks.number(number, "activation") + 0.0 for number in numbers)  # -0 and 0 are equal, and the same
     if any(math.isnan(number) for number in given) or (name == "clip" and given[0] > given[1]):
         raise ValueError(f"`activation` is {value!r}; expected numbers, for 'clip' the lower one first")
     return (name, *given)

@@ -323,7 +323,7 @@ def _kept(value: Any) -> Any:
         if value.base is None:
             value.flags.writeable = False
             return value
-        if not value.base.flags.writeable and type(value.base) is np.ndarray:
+        if type(value.base) is np.ndarray and not value.base.flags.writeable and not value.flags.writeable:
             return value
     return value if value is None or isinstance(value, int) else _frozen(value)
 

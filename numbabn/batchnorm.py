@@ -16,6 +16,7 @@ from . import training as training_
 from .arithmetic import batch_var
 from .arrays import NDArray
 from .averages import Running
+from .backends.ready import UNLEARNED
 from .backward import batch_norm_backward, grouped_backward
 from .convert import Conversions
 from .described import Described
@@ -293,7 +294,7 @@ class BatchNorm(Described, Conversions, Movable, Learning):
             done = function(pack(id(x), id(box), *known))
             if done:
                 batch = Moments.pair(found.count, box)
-                if done == lanes.UNLEARNED or not self._take(running, box):
+                if done == UNLEARNED or not self._take(running, box):
                     self._learn(batch, planned)
                 return batch
         array, _ = checks.data(x)
@@ -538,7 +539,9 @@ class BatchNorm(Described, Conversions, Movable, Learning):
             if by is None or not by.come_from(o, running, gamma, beta):
                 by = self._inference = lanes.Parameters(o, running, gamma, beta)
             return lanes.inferred(found, x, out, by)
-        y = lanes.destination(x, out) if self._adjustment is None else None
+        # A schedule is the caller's code, which may do anything to the arrays that were looked at.
+        plain = self._adjustment is None and not callable(o.momentum)
+        y = lanes.destination(x, out) if plain else None
         if y is None:
             return None
         planned = self._planned()  # may refuse, and nothing is written yet
@@ -551,8 +554,7 @@ class BatchNorm(Described, Conversions, Movable, Learning):
         done = function(pack(id(x), id(y), id(box), *given, 0, o.eps, *known))
         if not done:
             return None
-        box.setflags(write=False)
-        if rows == 2 or done == lanes.UNLEARNED or not self._take(running, box):
+        if rows == 2 or done == UNLEARNED or not self._take(running, box):
             self._learn(Moments.pair(found.count, box), planned, 4)
         self._step = training_.Step((found.count, box), 1.0, 0.0, gamma, beta, y is x, {"x": weakref.ref(x)})
         return y

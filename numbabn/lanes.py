@@ -8,9 +8,11 @@ else there is, and whatever there is to refuse, goes the general way, with the s
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from . import backends, checks
 from .activations import kernel_form
@@ -27,7 +29,6 @@ WRITTEN = READ | 0x0400  # and writable
 MOST = 256  # shapes that are remembered
 DOUBLE, SINGLE = np.dtype(np.float64), np.dtype(np.float32)
 NO_LEARNING = (0, 0, 0, 0.0, 0.0)
-UNLEARNED = 2  # what is done (see `kernels/small.py`): all but the running average, as the batch is not finite
 
 _known: dict[tuple[Any, ...], Prepared | None] = {}
 
@@ -41,6 +42,8 @@ def lane(x: Any, axis: Any, backend: str | None, activation: Any = None) -> Prep
     choice = backends.current() if backend is None else backend
     if choice != "auto" and choice != "cpu":
         return None
+    if x.flags.num & READ != READ:
+        return None
     key = x.shape, x.dtype, axis, activation
     try:
         found = _known[key]
@@ -49,14 +52,16 @@ def lane(x: Any, axis: Any, backend: str | None, activation: Any = None) -> Prep
         if len(_known) >= MOST:
             _known.clear()
         _known[key] = found
-    return found if found is not None and x.flags.num & READ == READ else None
+    return found
 
 
 def _opened(x: NDArray, axis: Any, activation: Any) -> Prepared | None:
     if not (x.ndim and x.size and checks.is_float(x.dtype) and x.dtype.isnative):
         return None
+    axes = checks.channel_axes(axis, x.ndim)
+    strides = [x.itemsize * math.prod(x.shape[d + 1 :]) for d in range(x.ndim)]
+    like = as_strided(np.empty(1, x.dtype), x.shape, strides)  # kept, so without memory of its own: nobody reads it
     # Without channel axes a statistic is no array, and a kernel finds nothing by its `id`.
-    axes, like = checks.channel_axes(axis, x.ndim), np.empty(x.shape, x.dtype)
     return prepared(canonical({"x": like}, axes), kernel_form(activation)) if axes else None
 
 
@@ -178,5 +183,6 @@ def learning(o: Options, old: Running, count: float, momentum: float) -> tuple[i
 
 
 def learned(old: Running, box: NDArray) -> Running:
-    """The running average in a box, read-only already."""
+    """The running average in a box, read-only from now on."""
+    box.setflags(write=False)
     return old.after(box[2], box[3], box[4], box[5] if len(box) > 5 else old.m2)

@@ -140,11 +140,13 @@ class Options(_Derived):
 
     @property
     def learns_in_kernel(self) -> bool:
-        """Whether the running average is one that a kernel brings up to date."""
+        """Whether the running average is one that a kernel brings up to date, and asks nobody for a momentum."""
         try:
             return self._learns_in_kernel
         except AttributeError:
-            learns = self.renorm is None and self.average in ("exponential", "cumulative")
+            learns = (
+                self.renorm is None and self.average in ("exponential", "cumulative") and not callable(self.momentum)
+            )
             object.__setattr__(self, "_learns_in_kernel", learns)
             return learns
 

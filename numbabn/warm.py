@@ -18,7 +18,7 @@ DTYPES = ("float32", "float64")
 
 
 def warmup(dtypes: Iterable[Any] = DTYPES) -> float:
-    """Compile every CPU kernel for these dtypes, or load it from the kernel cache.
+    """Compile the CPU kernels of plain calls for these dtypes, or load them from the kernel cache.
 
     Parameters
     ----------
@@ -28,8 +28,9 @@ def warmup(dtypes: Iterable[Any] = DTYPES) -> float:
     Returns
     -------
     float
-        Seconds that it took. Afterwards a first call costs no more than a later one, in this process;
-        and in others little more than reading the cache.
+        Seconds that it took. Afterwards a first call of `moments`, `normalize`, `batch_norm` or a `BatchNorm` costs no
+        more than a later one, in this process; and in others little more than reading the cache. Masks, weights,
+        activations and the way back have kernels of their own, which their first call compiles.
 
     Examples
     --------

@@ -1,8 +1,9 @@
-"""The fast lane of small inference gives what the general way gives, to the last bit, and is left when it must be."""
+"""The fast lane of small arrays gives what the general way gives, to the last bit, and is left when it must be."""
 
 from __future__ import annotations
 
 import contextlib
+import tracemalloc
 from typing import Any
 from unittest import mock
 
@@ -399,3 +400,56 @@ def test_an_axis_of_another_type_takes_no_lane(axis: Any) -> None:
     assert lanes.lane(x, axis, None) is None
     assert lanes.lane(x, 1, "cuda") is None
     assert lanes.lane(x, 1, "else") is None
+
+
+def test_a_view_of_x_is_x_in_place() -> None:
+    """The same memory by another name goes the general way, which remembers that x is overwritten."""
+    bn, x = BatchNorm(6), drawn((32, 6))
+    other = BatchNorm(6)
+    expected = other(x, training=True)
+    view = x[:]
+    assert bn(x, training=True, out=view) is view
+    assert x.tobytes() == expected.tobytes()
+    with pytest.raises(ValueError, match="was overwritten"):
+        bn.backward(np.ones_like(x))
+    with no_lane():
+        expected = bn(x)
+    assert bn(x, out=x[:]).tobytes() == expected.tobytes()
+
+
+def test_what_is_remembered_of_a_shape_has_no_memory_of_its_size() -> None:
+    numbabn.moments(np.zeros((4096, 64)))
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for n in range(4000, 4050):
+            x = np.zeros((n, 64))
+            numbabn.moments(x)
+            assert lanes.lane(x, -1, None) is not None
+        del x
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 1 << 20
+
+
+def test_zeros_of_either_sign_are_one_activation() -> None:
+    x = np.array([[-1.0], [-0.0], [7.0]])
+    for low in (0.0, -0.0, 0):
+        y = BatchNorm(1, eps=0, activation=("clip", low, 6))(x)
+        assert y.ravel().tolist() == [0.0, 0.0, 6.0]
+        assert not np.signbit(y[0, 0])
+
+
+def test_a_momentum_that_is_code_takes_no_lane() -> None:
+    """It may do anything to the arrays that were looked at before it was asked."""
+    x, out = drawn((32, 6)), drawn((32, 6))
+
+    def schedule(batches: int) -> float:
+        out.flags.writeable = False
+        return 0.5
+
+    bn = BatchNorm(6, momentum=schedule)
+    with mock.patch.object(lanes, "destination", side_effect=AssertionError):
+        bn(x, training=True, out=out)
+    assert bn.num_batches == 1

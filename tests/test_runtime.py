@@ -77,6 +77,20 @@ def test_several_callers_share_the_helpers():
     assert not threads._runtime.calls
 
 
+def test_helpers_are_started_when_they_are_needed():
+    result = run_python(
+        """
+        import threading, numbabn
+        from numbabn.backends.threads import parallel_for
+        numbabn.set_num_threads(64)
+        with numbabn.num_threads(3):
+            parallel_for(lambda lo, hi: None, 100)
+        print(threading.active_count())
+        """
+    )
+    assert result.stdout == "3\n", result.stderr
+
+
 def test_a_call_from_inside_a_helper_runs_where_it_is():
     nested = []
 

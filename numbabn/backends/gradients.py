@@ -12,7 +12,7 @@ from . import cuts
 from .cuts import SMALL
 from .scratch import Run, channel_numbers, groups_of, here, kept_of, scratch
 from .threads import parallel_for
-from .written import by_rows, write
+from .written import write
 
 
 def grad_sums(layout: Layout, mean: NDArray, omit: bool = False, act: Any = None) -> NDArray:
@@ -96,7 +96,9 @@ def _grad_inputs_of_window(
 ) -> None:
     g = window.geometry
     dy, x, dz, other = (window.of(name) for name in ("dy", "x", "dz", "residual"))
-    pick = cuts.pick_of_rows(window, cuts.pack_written(g), omit) if by_rows(g) else cuts.pick_of_planes(window, omit)
+    pick = (
+        cuts.pick_of_rows(window, cuts.pack_written(g), omit) if cuts.by_rows(g) else cuts.pick_of_planes(window, omit)
+    )
     task = cuts.kernels("forms").Gradient(*dy, *x, *dz, pick, mean, _compiled(act), *other, a, b, k)
     write(window, task, "dx" if "dx" in window.flat else "dy", run)
 

@@ -16,6 +16,7 @@ from . import cuts
 from .cuts import SMALL
 from .passes import in_cache, measuring
 
+UNLEARNED: int = cuts.kernels("job").UNLEARNED
 QUICK = 16384  # values that are done before another thread could have taken the GIL that it would be given
 
 # A C function, and what packs its arguments behind the job.

@@ -58,7 +58,7 @@ class _Runtime:
     def submit(self, work: Callable[[], None], helpers: int) -> None:
         """Start `work` in up to `helpers` threads; fewer, or none, where threads cannot be had."""
         with self.lock, contextlib.suppress(RuntimeError):  # the interpreter is shutting down, or no more threads
-            while self.helpers < max(helpers, self.known_limit() - 1):
+            while self.helpers < sum(self.calls.values()):  # as many as may be at work
                 name = f"numbabn_{self.helpers}"
                 threading.Thread(target=_help, args=(self.queue,), name=name, daemon=True).start()
                 self.helpers += 1
@@ -110,7 +110,8 @@ class _Claims:
                 self.helping -= 1
                 if self.helping == 0 and self.waiting:
                     self.waiting = False
-                    self.done.release()
+                    if self.done.locked():  # else Ctrl-C came before the caller began to wait
+                        self.done.release()
 
     def stop(self) -> None:
         """Hand out nothing more: a helper that starts late finds nothing to do."""

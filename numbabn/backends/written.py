@@ -15,11 +15,6 @@ PAST = 32 << 20  # bytes of a result that is too large to be found in a cache by
 LONG = 16384  # columns of rows that are whole lines of memory together, at most
 
 
-def by_rows(g: Geometry) -> bool:
-    """Whether a window is written row by row, rather than run by run."""
-    return cuts.by_rows(g)
-
-
 def write(window: Window, task: Any, into: str, run: Run) -> None:
     """Write what a task makes of a window into one of its arrays."""
     g = window.geometry
@@ -28,7 +23,7 @@ def write(window: Window, task: Any, into: str, run: Run) -> None:
     kernel, args, items = passes.in_cache(g, task, out, out_outer, out_channel)
     if goes_past(window, into):
         pack = _pack_of_lines(g, LINE // window.flat[into].itemsize)
-        if pack or not by_rows(g):
+        if pack or not cuts.by_rows(g):
             items = min(cuts.ITEMS, max(1, g.size // GRAIN))
             args = (task, out, g.channels, g.inner, g.size, items)
             if pack:
@@ -49,12 +44,12 @@ def goes_past(window: Window, into: str) -> bool | None:
         return None
     other = window.flat.get("residual")
     own = other is None or other.__array_interface__["data"][0] != out.__array_interface__["data"][0]
-    return True if own and (by_rows(g) or g.inner >= 2 * LINE // window.flat[into].itemsize) else None
+    return True if own and (cuts.by_rows(g) or g.inner >= 2 * LINE // window.flat[into].itemsize) else None
 
 
 def _pack_of_lines(g: Geometry, line: int) -> int:
     """How many rows are whole lines of memory together; 0 for runs, and where rows do not touch, or are too long."""
-    if not by_rows(g):
+    if not cuts.by_rows(g):
         return 0
     row = g.channels * g.inner
     whole = line // math.gcd(line, row)
