@@ -110,6 +110,7 @@ def test_runs_once(cls: type, params: tuple[Any, ...], monkeypatch: pytest.Monke
         try:
             benchmark.setup(*params)
         except NotImplementedError:
+            torn_down(benchmark, params)  # asv does that too
             pytest.skip("its setup skips it on this machine, as asv takes it")
     for name in methods(cls):
         result = getattr(benchmark, name)(*params)
@@ -120,6 +121,12 @@ def test_runs_once(cls: type, params: tuple[Any, ...], monkeypatch: pytest.Monke
         elif name.startswith("track_"):
             assert isinstance(result, (int, float))
             assert 0 <= result < float("inf")
+    torn_down(benchmark, params)
+
+
+def torn_down(benchmark: Any, params: tuple[Any, ...]) -> None:
+    if hasattr(benchmark, "teardown"):
+        benchmark.teardown(*params)
 
 
 def test_a_wrong_answer_is_refused() -> None:

@@ -74,7 +74,8 @@ class Host:
             self.bn(self.x, training=True, out=self.x)
 
     def teardown(self):
-        done()
+        if hasattr(self, "bn"):  # also called where setup found no device
+            done()
 
 
 class Streamed:
