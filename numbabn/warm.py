@@ -11,6 +11,7 @@ import numpy as np
 from . import functional
 from .arrays import NDArray, output_dtype
 from .backends import machine
+from .backends.cuts import SMALL
 from .backends.written import PAST
 from .batchnorm import BatchNorm
 
@@ -40,15 +41,16 @@ def warmup(dtypes: Iterable[Any] = DTYPES) -> float:
     """
     start = time.perf_counter()
     for dtype in dtypes:
-        # Enough values that every kernel takes part, the merge of parts included; small ones, which are taken by
-        # themselves; and channels enough to train each while it is cached.
-        shapes: list[tuple[int, ...]] = [(70_000, 4), (2, 2, 70_000), (4, 3), (2, 16, 300), (2, 2048, 70)]
+        # Small ones, which are taken by themselves; and more values than that, so that every kernel takes part, the
+        # merge of parts included, also with channels enough to train each while it is cached.
+        many = SMALL + 1
+        shapes: list[tuple[int, ...]] = [(4, 3), (2, 16, 300), (many // 2, 4), (2, 2, many // 2), (2, 64, many // 64)]
         if machine.past_the_cache():
             values = -(-PAST // output_dtype(np.dtype(dtype)).itemsize)
             shapes += [(-(-values // 4), 4), (2, 2, -(-values // 4)), (2, 64, -(-values // 128))]
         for shape in shapes:
             _work(np.ones(shape, dtype=dtype), min(1, len(shape) - 1))
-        _work(np.ones((70_000, 4), dtype=dtype)[::3, ::3], 1)
+        _work(np.ones((many // 2, 4), dtype=dtype)[::3, ::3], 1)
     return time.perf_counter() - start
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import subprocess
 import sys
+import textwrap
+from pathlib import Path
 
 import pytest
 from numbabn.kernels import build
@@ -58,6 +61,35 @@ def test_numba_is_as_it_was_afterwards() -> None:
     program += f"exec(compile(textwrap.dedent({code!r}), 'program', 'exec'))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stdout == "crossed\n10.0\n", done.stderr
+
+
+@pytest.mark.parametrize("stream", ["0", "1"])
+def test_warmup_compiles_what_plain_calls_need(stream: str, tmp_path: Path) -> None:
+    """Small arrays, those that are cut into parts, channels that stay cached, and results that go past the cache."""
+    code = """
+        import glob, os
+        import numpy as np, numbabn
+        kept = lambda: len(glob.glob(os.environ["NUMBA_CACHE_DIR"] + "/**/*.o", recursive=True))
+        numbabn.warmup(["float32"])
+        before = kept()
+        for shape in ((5, 7), (3, 4, 5), (300_000, 4), (32, 2048, 7, 7), (2, 2, 300_000), (1 << 21, 5), (2, 64, 70_000)):
+            x, channels = np.ones(shape, np.float32), shape[1]
+            m = numbabn.moments(x, axis=1)
+            y = numbabn.normalize(x, m.mean, m.var(), axis=1)
+            numbabn.batch_norm(x, axis=1, out=y)
+            bn = numbabn.BatchNorm(channels, axis=1)
+            bn(x, training=True, out=y)
+            bn(x, out=y)
+            bn.update(x)
+            assert kept() == before, shape
+        print(before > 5)
+        """
+    more = {"NUMBA_CACHE_DIR": str(tmp_path), "NUMBABN_STREAM": stream, "NUMBABN_CACHE": "1"}
+    program = textwrap.dedent(code)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=os.environ | more
+    )
+    assert done.stdout == "True\n", done.stderr
 
 
 def test_what_only_this_process_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
