@@ -9,7 +9,7 @@ import numba
 from numba import njit, types
 from numba.extending import overload
 
-from .operation import operation
+from .operation import argument, nothing_at_all, operation
 
 # NaN and infinity must come through, so never "nnan" or "ninf"; and sums keep their order, so never "reassoc".
 _CONTRACT = {"contract"}
@@ -81,12 +81,12 @@ def _given(absent: Any, function: Callable[..., Any]) -> Any:
             return None
         kind = args[place] if place is not None else types.none if absent is None else numba.typeof(absent)
 
-        def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            if place is not None:
-                return values[place]
-            return context.get_dummy_value() if absent is None else context.get_constant(kind, absent)
+        def constant(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            return context.get_constant(kind, absent)
 
-        return kind(*args), codegen
+        if place is not None:
+            return kind(*args), argument(place)
+        return kind(*args), nothing_at_all if absent is None else constant
 
     @overload(chosen, strict=False, jit_options=_BY_TYPE)
     def with_it(*args: Any) -> Any:

@@ -17,7 +17,7 @@ from .forms import LANES, Eight, Few
 from .half import BFLOAT, HALF, bits_to_float, float_to_half, half_to_float, to_bfloat, to_odd
 from .half import float_to_bits as float_bits
 from .jit import ALONE
-from .operation import operation
+from .operation import argument, nothing_at_all, operation
 from .vector import DOUBLE, INT32, VECTOR, kind_of, mask_of, spread
 
 LINE = 64  # bytes that memory is read and written by
@@ -326,9 +326,7 @@ def number(value, j):
 def _number(value, j):
     if isinstance(value, Flat):
         return load_by(value, j)
-    return (
-        None if isinstance(value, types.Array) else (value(value, j), lambda context, builder, signature, args: args[0])
-    )
+    return None if isinstance(value, types.Array) else (value(value, j), argument(0))
 
 
 @overload(number)
@@ -352,7 +350,7 @@ def moved(index, n):
 @operation(at)
 def _at(x, n):
     if isinstance(x, types.NoneType):
-        return types.none(x, n), lambda context, builder, signature, args: context.get_dummy_value()
+        return types.none(x, n), nothing_at_all
     if not isinstance(x, Flat):
         return None
 

@@ -36,6 +36,16 @@ def operation(function, *kinds):
     return decorated
 
 
+def argument(k):
+    """What an `operation` does that gives an argument as it is."""
+    return lambda context, builder, signature, args: args[k]
+
+
+def nothing_at_all(context, builder, signature, args):
+    """What an `operation` does that gives None."""
+    return context.get_dummy_value()
+
+
 def call_of(function):
     """Let compiled code call another function in place of one of Python, with the same arguments.
 

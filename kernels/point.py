@@ -13,7 +13,7 @@ from .forms import Affine, Gradient
 from .jit import ALONE, helper, inlined, maybe
 from .lines import touch
 from .memory import at, load, moved, number, store
-from .operation import call_of, operation
+from .operation import call_of, nothing_at_all, operation
 from .vector import kind_of
 from .weights import block_of, fill, unless_missing, view_of_row, view_of_run, weigh
 
@@ -257,7 +257,7 @@ def _of_channel(t, c):
 def _is_ready(t, r, step, n):
     if kind_of(t) is Gradient:
         return None
-    return types.none(t, r, step, n), lambda context, builder, signature, args: context.get_dummy_value()
+    return types.none(t, r, step, n), nothing_at_all
 
 
 @overload(make_ready, jit_options=ALONE)

@@ -8,7 +8,7 @@ from numba.core import cgutils
 from .forms import LANES
 from .jit import helper
 from .memory import BYTE, LINE, Flat, place_of
-from .operation import operation
+from .operation import argument, nothing_at_all, operation
 from .vector import INT32, WORD
 
 WORK = Flat("f8")
@@ -93,7 +93,7 @@ def _free_room(room):
 @operation(clear)
 def _clear(room, n):
     if isinstance(room, types.NoneType):
-        return types.void(room, n), lambda context, builder, signature, args: context.get_dummy_value()
+        return types.void(room, n), nothing_at_all
 
     def codegen(context, builder, signature, args):
         size = builder.mul(args[1], ir.Constant(WORD, 8))
@@ -105,7 +105,7 @@ def _clear(room, n):
 
 @operation(seen_as)
 def _seen_as(room, other, n):
-    return other(room, other, types.intp), lambda context, builder, signature, args: args[0]
+    return other(room, other, types.intp), argument(0)
 
 
 @operation(copy)

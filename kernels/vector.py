@@ -16,7 +16,7 @@ from numba.extending import intrinsic, lower_builtin, models, overload, register
 
 from .forms import LANES, Eight, Few
 from .jit import ALONE
-from .operation import operation
+from .operation import argument, operation
 
 DOUBLE, WORD, BIT, INT32 = ir.DoubleType(), ir.IntType(64), ir.IntType(1), ir.IntType(32)
 ONE = ir.Constant(DOUBLE, 1.0)
@@ -242,7 +242,7 @@ def _nothing(index):
 @operation(within)
 def _within(value, index):
     if kind_of(index) is not Few:
-        return value(value, index), lambda context, builder, signature, args: args[0]
+        return value(value, index), argument(0)
 
     def codegen(context, builder, signature, args):
         value = spread(builder, args[0], VECTOR.llvm)

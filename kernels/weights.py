@@ -14,7 +14,7 @@ from .forms import LANES, Constant, Dense, Eight
 from .jit import ALONE, helper, inlined, kernel, maybe, otherwise
 from .lines import touch
 from .memory import Flat, at, load, load_by
-from .operation import operation
+from .operation import argument, nothing_at_all, operation
 from .vector import ONE, kind_of, nothing, select, total
 
 # A block of rows ------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def _count_rows(pick, rows, places):
 
 @operation(count_rows)
 def _every_row(pick, rows, places):
-    return None if _typed_by_row(pick) else (types.intp(pick, types.intp, places), _argument(1))
+    return None if _typed_by_row(pick) else (types.intp(pick, types.intp, places), argument(1))
 
 
 @overload(place, jit_options=ALONE)
@@ -180,12 +180,7 @@ def _place(pick, places, i):
 
 @operation(place)
 def _same_place(pick, places, i):
-    return None if _typed_by_row(pick) else (types.intp(pick, places, types.intp), _argument(2))
-
-
-def _argument(k):
-    """What gives an argument as it is."""
-    return lambda context, builder, signature, args: args[k]
+    return None if _typed_by_row(pick) else (types.intp(pick, places, types.intp), argument(2))
 
 
 def within_rows(pick):
@@ -196,8 +191,8 @@ def within_rows(pick):
 @operation(within_rows)
 def _within_rows(pick):
     if _typed_by_row(pick):
-        return types.none(pick), lambda context, builder, signature, args: context.get_dummy_value()
-    return pick(pick), _argument(0)
+        return types.none(pick), nothing_at_all
+    return pick(pick), argument(0)
 
 
 # A run of one channel -------------------------------------------------------------------------------
@@ -245,7 +240,7 @@ def _weight_at(view, j):
         return types.float64(view, j), lambda context, builder, signature, args: ONE
     if isinstance(view, Flat):
         return load_by(view, j)
-    return None if isinstance(view, types.Array) else (view(view, j), _argument(0))
+    return None if isinstance(view, types.Array) else (view(view, j), argument(0))
 
 
 @overload(weight_at)

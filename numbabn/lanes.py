@@ -73,12 +73,19 @@ def destination(x: NDArray, out: Any) -> NDArray | None:
     return out if like and out.flags.num & WRITTEN == WRITTEN else None
 
 
-def is_single(p: Any, shape: tuple[int, ...]) -> bool | None:
-    """Whether a parameter, which the kernels can take as it is, is float32; None where they cannot."""
-    if type(p) is np.ndarray and p.shape == shape and p.flags.num & READ == READ:
-        dtype = p.dtype
-        return False if dtype is DOUBLE else True if dtype is SINGLE else None
-    return None
+def singles_of(parameters: tuple[Any, ...], shape: tuple[int, ...], bit: int) -> int | None:
+    """The bits of those parameters that are float32, from `bit` on; None where the kernels cannot take one as it is."""
+    singles = 0
+    for p in parameters:
+        if p is not None:
+            if type(p) is not np.ndarray or p.shape != shape or p.flags.num & READ != READ:
+                return None
+            if p.dtype is SINGLE:
+                singles += bit
+            elif p.dtype is not DOUBLE:
+                return None
+        bit += bit
+    return singles
 
 
 def moments(x: Any, axis: Any, backend: str | None) -> Moments | None:
@@ -99,15 +106,10 @@ def normalized(
     found = lane(x, axis, backend)
     if found is None:
         return None
-    shape, singles, bit = found.channel_shape, 0, 1
-    for p in (mean, var, gamma, beta):
-        if p is not None or bit < 4:
-            single = is_single(p, shape)
-            if single is None:
-                return None
-            singles += bit * single
-        bit += bit
-    y = destination(x, out)
+    if mean is None or var is None:
+        return None
+    singles = singles_of((mean, var, gamma, beta), found.channel_shape, 1)
+    y = None if singles is None else destination(x, out)
     if y is None:
         return None
     given = 0 if gamma is None else id(gamma), 0 if beta is None else id(beta)
@@ -122,18 +124,11 @@ def trained(
     found = lane(x, axis, backend)
     if found is None:
         return None
-    shape, singles, bit = found.channel_shape, 0, 4
-    for p in (gamma, beta):
-        if p is not None:
-            single = is_single(p, shape)
-            if single is None:
-                return None
-            singles += bit * single
-        bit += bit
-    y = destination(x, out)
+    singles = singles_of((gamma, beta), found.channel_shape, 4)
+    y = None if singles is None else destination(x, out)
     if y is None:
         return None
-    box = np.empty((2, *shape))
+    box = np.empty((2, *found.channel_shape))
     given = 0 if gamma is None else id(gamma), 0 if beta is None else id(beta)
     function, pack = found.train
     done = function(pack(id(x), id(y), id(box), *given, singles, eps, *NO_LEARNING))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,12 +20,23 @@ POLICIES = ("skip", "raise", "propagate")
 
 
 class _Derived:
-    """What follows from the options, and is worked out once."""
+    """Room for what follows from the options, and is worked out once."""
 
     __slots__ = ("_learns_in_kernel", "_plain")
 
-    _learns_in_kernel: bool
-    _plain: bool
+
+def _once(work_out: Callable[[Any], bool]) -> Any:
+    """A property that is worked out when it is first asked for: looked at in every call, it took some of its time."""
+    name = f"_{work_out.__name__}"
+
+    def known(self: Any) -> bool:
+        try:
+            return getattr(self, name)  # type: ignore[no-any-return]
+        except AttributeError:
+            object.__setattr__(self, name, work_out(self))
+            return known(self)
+
+    return property(known, doc=work_out.__doc__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,34 +133,23 @@ class Options(_Derived):
             scale = np.where(arithmetic.is_constant(mean, var, count), weight, scale)
         return scale
 
-    @property
+    @_once
     def plain(self) -> bool:
         """Whether a training call normalizes by its batch and can refuse nothing of what it finds there."""
-        try:
-            return self._plain
-        except AttributeError:
-            plain = (
-                self.renorm is None
-                and self.ghost is None
-                and not self.in_two_steps
-                and self.nan_policy == "propagate"
-                and self.nonfinite != "raise"
-                and self.single == "beta"
-            )
-            object.__setattr__(self, "_plain", plain)
-            return plain
+        return (
+            self.renorm is None
+            and self.ghost is None
+            and not self.in_two_steps
+            and self.nan_policy == "propagate"
+            and self.nonfinite != "raise"
+            and self.single == "beta"
+        )
 
-    @property
+    @_once
     def learns_in_kernel(self) -> bool:
         """Whether the running average is one that a kernel brings up to date, and asks nobody for a momentum."""
-        try:
-            return self._learns_in_kernel
-        except AttributeError:
-            learns = (
-                self.renorm is None and self.average in ("exponential", "cumulative") and not callable(self.momentum)
-            )
-            object.__setattr__(self, "_learns_in_kernel", learns)
-            return learns
+        by_number = self.average in ("exponential", "cumulative") and not callable(self.momentum)
+        return self.renorm is None and by_number
 
     @property
     def in_two_steps(self) -> bool:

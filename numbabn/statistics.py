@@ -98,10 +98,8 @@ class Moments:
         _set(new, "count", count)
         _set(new, "mean", mean)
         _set(new, "m2", m2)
-        for name in MORE:
-            value = more.get(name) if more else None
-            if value is not None:
-                value.flags.writeable = False
+        for name, value in more.items():
+            value.flags.writeable = False
             _set(new, name, value)
         return new
 
