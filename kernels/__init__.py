@@ -25,9 +25,10 @@
 ``point.py``          one element of a result: normalized, or the gradient of x
 ``written.py``        results, written by rows or runs, into the cache or past it
 ``learn.py``          running averages of few channels
-``small.py``          all that a verb does with a small array, in one call
+``whole.py``          all that a verb does, in one call
 ``job.py``            what such a call needs to know
 ``objects.py``        NumPy arrays and kernels, by their addresses
+``crew.py``           one such call by several threads
 ``cuda_*.py``         the same verbs for CUDA
 ====================  ======================================================================
 

@@ -290,7 +290,7 @@ def train(
         c0, c1 = channels * g // blocks, channels * (g + 1) // blocks
         for b in range(outer_blocks * inner_blocks):
             _item(x, x_outer, x_channel, outer, inner, c0, c1, outer_blocks, inner_blocks, pick, parts, b, ahead, room)
-        merge_tree(parts, c0, c1)
+        merge_tree(c0, c1, parts)
         for c in range(c0, c1):
             scale[c] = scale_of(parts.count[c], parts.m2[c], gamma[c], eps)
         _write_channels(t, out, out_outer, out_channel, outer, channels, c0, c1, inner, carry, past)

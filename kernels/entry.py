@@ -55,13 +55,13 @@ class Kernel:
     def over(self, *rest: Any) -> Callable[[int, int], None]:
         """The kernel as a function of its first two arguments, a range of items; the others stay."""
         if interpreted():
-            return lambda lo, hi: _done(self._python()(lo, hi, *rest))
+            return lambda lo, hi: done(self._python()(lo, hi, *rest))
         kinds, values = _described((0, 0, *rest))
         entry = self.entry(kinds)
         function, behind = entry.function, entry.pack(*values)[16:]
 
         def call(lo: int, hi: int, alive: Any = rest) -> None:
-            _done(function(_TWO(lo, hi) + behind))
+            done(function(_TWO(lo, hi) + behind))
 
         return call
 
@@ -137,7 +137,8 @@ def address(array: np.ndarray[Any, Any]) -> int:
         return int(array.__array_interface__["data"][0])
 
 
-def _done(result: Any) -> None:
+def done(result: Any) -> None:
+    """Raise what a kernel's result tells."""
     if not result:
         raise MemoryError("no memory for what a kernel keeps beside the arrays; fewer threads need less of it")
 

@@ -1,10 +1,19 @@
-"""What a job for a small array holds (see `small.py`), each a whole number: none of it needs numba.
+"""What a job holds (see `whole.py`), each a whole number: none of it needs numba.
 
-At which word of an array object the address of its elements is; how many channels; the bytes of x. Then of two kernels,
-the one that measures and the one that writes: its C function, where its slots begin in the job and how many they are,
-and which of them are for the arrays named in ARRAYS. Then the slots.
+At which word of an array object the address of its elements is; how many channels, bytes of x and parts of the moments;
+the longest row of slots. Then forms of kernels: the C function, where its slots begin in the job, how many they are, how
+many items are taken at a time, whether the last come first, where helpers find it in the memory that they share, and
+which slots are for what PLACES names. Then the slots.
 """
 
-DATA, CHANNELS, BYTES, MEASURE, WRITE, SLOTS = 0, 1, 2, 3, 10, 18
-ARRAYS = {MEASURE: ("x", "count", "mean", "m2"), WRITE: ("x", "out", "mean", "scale", "shift")}
-NOTHING, DONE, UNLEARNED = 0, 1, 2  # what is done: all but the running average, where the batch is not finite
+DATA, CHANNELS, BYTES, PARTS, ROW = range(5)
+FUNCTION, BEGIN, LENGTH, STEP, BACKWARDS, PLACE, WHERE = range(7)  # of a form
+MEASURE, MERGE, WRITE, BOTH, SLOTS = 5, 16, 26, 38, 53  # where the forms begin, and the slots
+PLACES = {
+    MEASURE: ("x", "count", "mean", "m2"),
+    MERGE: ("count", "mean", "m2"),
+    WRITE: ("x", "out", "mean", "gamma", "beta"),
+    BOTH: ("x", "out", "count", "mean", "m2", "gamma", "beta", "eps"),
+}
+# What is done: all but the running average, where the batch is not finite; a part, for want of memory.
+NOTHING, DONE, UNLEARNED, LOST = 0, 1, 2, 3

@@ -126,7 +126,7 @@ def join(into, p, part, q):
 
 
 @kernel
-def merge_tree(parts, c0, c1):
+def merge_tree(c0, c1, parts):
     """Merge the parts of channels c0..c1 in a fixed binary tree, in place; the result is part 0."""
     step, channels = 1, parts.channels
     rest = (c1 - c0) % LANES
@@ -138,6 +138,7 @@ def merge_tree(parts, c0, c1):
             if rest > 0:
                 join(parts, Few(p + c1 - rest, rest), parts, Few(q + c1 - rest, rest))
         step *= 2
+    return True
 
 
 @kernel

@@ -530,7 +530,7 @@ class BatchNorm(Described, Conversions, Movable, Learning):
     def _quickly(
         self, o: Options, running: Running, gamma: Any, beta: Any, x: Any, out: Any, training: bool
     ) -> NDArray | None:
-        """The output of a plain call on a small array, or None where it has to go the general way."""
+        """The output of a plain call that takes the lane, or None where it has to go the general way."""
         found = lanes.lane_of(o, x) if o.plain or not training else None
         if found is None:
             return None

@@ -1,4 +1,4 @@
-"""A fast lane for small arrays, where finding out how to take an array costs more than the arithmetic.
+"""A fast lane for arrays that a cache may hold, where finding out how to take one costs much beside the arithmetic.
 
 What the first call has found out (the layout, how the work is cut, which kernels take it) serves later ones with an
 array of the same shape and dtype. Only plain calls take the lane: a C-contiguous, aligned NumPy array of a floating
@@ -18,8 +18,8 @@ from . import backends, checks
 from .activations import kernel_form
 from .arrays import NDArray
 from .averages import Running
-from .backends.cuts import SMALL
 from .backends.ready import Prepared, prepared
+from .backends.written import PAST
 from .layout import canonical
 from .options import Options
 from .statistics import Moments
@@ -35,7 +35,7 @@ _known: dict[tuple[Any, ...], Prepared | None] = {}
 
 def lane(x: Any, axis: Any, backend: str | None, activation: Any = None) -> Prepared | None:
     """What is prepared for x, to be read; None where the call has to go the general way."""
-    if type(x) is not np.ndarray or x.size > SMALL:
+    if type(x) is not np.ndarray or x.nbytes >= PAST:
         return None
     if type(axis) is not int and (type(axis) is not tuple or not all(type(a) is int for a in axis)):
         return None
@@ -60,9 +60,10 @@ def _opened(x: NDArray, axis: Any, activation: Any) -> Prepared | None:
         return None
     axes = checks.channel_axes(axis, x.ndim)
     strides = [x.itemsize * math.prod(x.shape[d + 1 :]) for d in range(x.ndim)]
-    like = as_strided(np.empty(1, x.dtype), x.shape, strides)  # kept, so without memory of its own: nobody reads it
+    # Kept, so without memory of their own: nobody reads it.
+    like = {name: as_strided(np.empty(1, x.dtype), x.shape, strides) for name in ("x", "out")}
     # Without channel axes a statistic is no array, and a kernel finds nothing by its `id`.
-    return prepared(canonical({"x": like}, axes), kernel_form(activation)) if axes else None
+    return prepared(canonical(like, axes), kernel_form(activation)) if axes else None
 
 
 def destination(x: NDArray, out: Any) -> NDArray | None:
@@ -89,7 +90,7 @@ def singles_of(parameters: tuple[Any, ...], shape: tuple[int, ...], bit: int) ->
 
 
 def moments(x: Any, axis: Any, backend: str | None) -> Moments | None:
-    """The plain moments of a small array."""
+    """The plain moments."""
     found = lane(x, axis, backend)
     if found is None:
         return None
@@ -102,7 +103,7 @@ def moments(x: Any, axis: Any, backend: str | None) -> Moments | None:
 def normalized(
     x: Any, out: Any, axis: Any, backend: str | None, mean: Any, var: Any, gamma: Any, beta: Any, eps: float
 ) -> NDArray | None:
-    """A small array normalized by parameters that need no conversion."""
+    """x normalized by parameters that need no conversion."""
     found = lane(x, axis, backend)
     if found is None:
         return None
@@ -120,7 +121,7 @@ def normalized(
 def trained(
     x: Any, out: Any, axis: Any, backend: str | None, gamma: Any, beta: Any, eps: float
 ) -> tuple[NDArray, Moments] | None:
-    """A small array normalized by its own moments, and these."""
+    """x normalized by its own moments, and these."""
     found = lane(x, axis, backend)
     if found is None:
         return None
@@ -170,7 +171,7 @@ def inferred(found: Prepared, x: NDArray, out: Any, by: Parameters) -> NDArray |
 
 
 def learning(o: Options, old: Running, count: float, momentum: float) -> tuple[int, tuple[Any, ...]]:
-    """(rows of the box for `moments` and `train` in `kernels/small.py`, their last arguments) to learn from a batch."""
+    """(rows of the box for `moments` and `train` in `kernels/whole.py`, their last arguments) to learn from a batch."""
     if o.average == "cumulative":
         return 6, (id(old.count), id(old.mean), id(old.m2), o.ddof, 0.0)
     free = count - o.ddof if count >= 2.0 else max(count - o.ddof, min(count, 1.0))

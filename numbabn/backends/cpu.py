@@ -11,10 +11,10 @@ import numpy as np
 from ..arithmetic import batch_scale
 from ..arrays import NDArray, kernel_ready
 from ..layout import Layout, Window
-from . import cuts, machine
+from . import cuts
 from .cuts import GRAIN, SMALL
 from .gradients import grad_inputs, grad_sums
-from .passes import measuring, parts_of
+from .passes import measuring, merging, parts_of, training
 from .scratch import Run, channel_numbers, groups_of, here, kept_of, scratch
 from .threads import parallel_for
 from .written import goes_past, write
@@ -91,10 +91,10 @@ def _transform(
 def _merged(parts: Parts) -> Parts:
     each, channels = parts[0].shape
     if each > 1:
-        merge, flat = cuts.kernel("welford", "merge_tree"), cuts.flat_parts(parts)
+        merge, args, _ = merging(cuts.flat_parts(parts))
         blocks = max(1, min(cuts.ITEMS, each * channels // cuts.MERGES))
         parallel_for(
-            lambda lo, hi: merge(flat, channels * lo // blocks, channels * hi // blocks), blocks, small=blocks == 1
+            lambda lo, hi: merge(channels * lo // blocks, channels * hi // blocks, *args), blocks, small=blocks == 1
         )
     return _first(parts)
 
@@ -133,16 +133,12 @@ def _transform_window(
 def _train_planes(
     window: Window, gamma: NDArray, beta: NDArray | None, eps: float, omit: bool, activation: Any
 ) -> Parts:
-    g = window.geometry
-    blocks, outer_blocks, inner_blocks = cuts.plane_blocks(g)
-    into = "out" if "out" in window.flat else "x"
-    where = (*window.of("x"), *window.of(into))
-    shape = (g.outer, g.channels, g.inner, blocks, outer_blocks, inner_blocks)
-    pick, kernel = cuts.pick_of_planes(window, omit), cuts.kernel("cpu_planes", "train")
-    last = (*window.of("residual"), cuts.activation(activation), goes_past(window, into), machine.ahead())
-    with cuts.borrowed_parts(outer_blocks * inner_blocks, g.channels, False, False) as parts:
-        over = kernel.over(*where, *shape, pick, cuts.flat_parts(parts), gamma, beta, eps, *last)
-        parallel_for(over, blocks, small=g.size <= SMALL)
+    g, into = window.geometry, "out" if "out" in window.flat else "x"
+    act, past = cuts.activation(activation), goes_past(window, into)
+    with cuts.borrowed_parts(parts_of(g), g.channels, False, False) as parts:
+        flat = cuts.flat_parts(parts)
+        kernel, args, items = training(window, into, flat, gamma, beta, eps, act, omit, past)
+        parallel_for(kernel.over(*args), items, small=g.size <= SMALL)
         return _first(parts)
 
 
@@ -159,7 +155,7 @@ def _moments_of_pieces(layout: Layout, omit: bool, higher: bool, extremes: bool)
                 at = channels[kept_of(layout, box)].reshape(-1)
                 with scratch(layout, box) as window, _moments_parts(window, omit, higher, extremes, here) as part:
                     if len(part[0]) > 1:
-                        merge_tree(cuts.flat_parts(part), 0, at.size)
+                        merge_tree(0, at.size, cuts.flat_parts(part))
                     cuts.merge_at(parts, g, at, part)
 
     parallel_for(work, groups, small=layout.size <= SMALL)

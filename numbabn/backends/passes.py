@@ -53,3 +53,20 @@ def in_cache(g: Geometry, task: Any, out: Any, out_outer: int, out_channel: int)
     inner_blocks = max(1, g.inner // GRAIN)
     args = (task, out, out_outer, out_channel, g.channels, g.inner, inner_blocks)
     return Pass(cuts.kernel("written", "planes"), args, g.outer * g.channels * inner_blocks)
+
+
+def merging(parts: Any) -> Pass:
+    """Flat parts merged into the first of them."""
+    return Pass(cuts.kernel("welford", "merge_tree"), (parts,), parts.channels)
+
+
+def training(
+    window: Window, into: str, parts: Any, gamma: Any, beta: Any, eps: float, activation: Any,
+    omit: bool = False, past: bool | None = None,
+) -> Pass:  # fmt: skip
+    """Both passes over planes, channels that stay cached between the two, their moments into the first of flat parts."""
+    g = window.geometry
+    blocks, outer_blocks, inner_blocks = cuts.plane_blocks(g)
+    where = (*window.of("x"), *window.of(into), g.outer, g.channels, g.inner, blocks, outer_blocks, inner_blocks)
+    by = (cuts.pick_of_planes(window, omit), parts, gamma, beta, eps, *window.of("residual"), activation)
+    return Pass(cuts.kernel("cpu_planes", "train"), (*where, *by, past, machine.ahead()), blocks)

@@ -1,4 +1,7 @@
-"""The verbs for small arrays, worked out once for each shape and dtype: one call of one C function, in this thread."""
+"""The verbs for arrays that a cache may hold, worked out once for each shape and dtype: one call of one C function.
+
+Small ones are taken by the caller alone, larger ones with the helpers that are free: see `kernels/whole.py`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import ctypes
 import sys
 from collections.abc import Callable
 from functools import cache, partial
+from struct import Struct
 from typing import Any
 
 import numpy as np
@@ -14,26 +18,32 @@ from ..arrays import NDArray
 from ..layout import Layout, Window
 from . import cuts
 from .cuts import SMALL
-from .passes import in_cache, measuring
+from .passes import Pass, in_cache, measuring, merging, parts_of, training
+from .threads import assisted
 
 UNLEARNED: int = cuts.kernels("job").UNLEARNED
+LOST: int = cuts.kernels("job").LOST
 QUICK = 16384  # values that are done before another thread could have taken the GIL that it would be given
+TURNS = 32  # in how many turns the items of a pass are taken
+LEAST = 64  # channels that are merged in one
+EPS = -1.25  # stands for the one of a call
 
-# A C function, and what packs its arguments behind the job.
+# A C function, and what packs its arguments behind the crew, the helpers and the job.
 Call = tuple[Callable[[bytes], int], Callable[..., bytes]]
 # The kinds of arguments, and whether it measures and writes.
 _CALLS = {
-    "moments": (("i8", "i", "i", "i", "i", "i", "d", "d"), True, False),
-    "normalize": (("i8", "i", "i", "i", "i", "i", "i", "i", "d"), False, True),
-    "train": (("i8", "i", "i", "i", "i", "i", "i", "d", "i", "i", "i", "d", "d"), True, True),
+    "moments": (("i", "i", "i", "i", "i", "d", "d"), True, False),
+    "normalize": (("i", "i", "i", "i", "i", "i", "i", "d"), False, True),
+    "train": (("i", "i", "i", "i", "i", "i", "d", "i", "i", "i", "d", "d"), True, True),
 }
+_CREW = Struct("=qq").pack
 
 
 class Prepared:
-    """What to do with small arrays of one shape and dtype: C-contiguous, aligned, `out` like x.
+    """What to do with arrays of one shape and dtype: C-contiguous, aligned, `out` like x.
 
     `moments`, `normalize` and `train` are pairs (function, pack): ``function(pack(...))`` takes the arguments as in
-    `kernels/small.py` behind the job, arrays by their `id`, 0 for none, and returns what is done, as there.
+    `kernels/whole.py` behind the job, arrays by their `id`, 0 for none, and returns what is done: `DONE`, `UNLEARNED`, or 0 for nothing.
     """
 
     def __init__(self, layout: Layout, window: Window, activation: Any) -> None:
@@ -57,40 +67,74 @@ class Prepared:
     def _call(self, name: str, kinds: tuple[str, ...], measures: bool, writes: bool) -> Call:
         job = _job(self._window, self._activation, measures, writes)
         self._kept.append(job)
-        entry = cuts.kernel("small", name).entry(kinds)
-        function = entry.at_once() if self._window.geometry.size <= QUICK else entry.function
-        return function, partial(entry.pack, cuts.kernels("entry").address(job))
+        entry = cuts.kernel("whole", name).entry(("i8", "i", "i8", *kinds))
+        function, size = entry.function, self._window.geometry.size
+        if size > SMALL:
+            function = _shared(function)
+        elif size <= QUICK:
+            function = entry.at_once()
+        return function, partial(entry.pack, 0, 0, cuts.kernels("entry").address(job))
+
+
+def _shared(function: Callable[[bytes], int]) -> Callable[[bytes], int]:
+    """A function of `kernels/whole.py` that gives helpers a share (see `kernels/crew.py`)."""
+    form, kernel_entry = cuts.kernels("crew"), cuts.kernels("entry")
+    share = cuts.kernel("crew", "help").entry(("i8",))
+
+    def shared(packed: bytes) -> int:
+        crew = np.zeros(form.WORDS, np.int64)
+        where = kernel_entry.address(crew)
+
+        def help(alive: NDArray = crew) -> None:
+            share.function(share.pack(where))
+
+        try:
+            result = assisted(lambda helpers: function(_CREW(where, helpers) + packed[16:]), help, TURNS)
+        finally:
+            crew[form.CLOSED] = 1
+        kernel_entry.done(result != LOST)
+        return result
+
+    return shared
 
 
 def prepared(layout: Layout, activation: Any = None) -> Prepared | None:
-    """The verbs for arrays like that of a layout, C-contiguous; None for large ones and those taken in pieces."""
+    """The verbs for arrays like those of a layout, "x" and "out", C-contiguous; None for what is taken in pieces."""
     window = layout.window()
-    if window is None or window.geometry.size > SMALL or not _found_by_id():
-        return None
-    return Prepared(layout, window, cuts.activation(activation))
+    return None if window is None or not _found_by_id() else Prepared(layout, window, cuts.activation(activation))
 
 
 def _job(window: Window, activation: Any, measures: bool, writes: bool) -> NDArray:
     """The row of whole numbers of `kernels/job.py`, with the kernels that are needed for it."""
-    form, g = cuts.kernels("job"), window.geometry
-    x, (_, outer, channel) = window.flat["x"], window.of("x")
-    count, mean, m2, scale, shift = np.empty((5, 1))
-    # What stands for the arrays of a call is found again by its address.
-    places = {"x": x, "out": np.empty(1, x.dtype), "count": count, "mean": mean, "m2": m2}
-    places |= {"scale": scale, "shift": shift}
-    parts = cuts.kernels("forms").Parts(count, mean, m2, None, None, 1, g.channels)
-    task = cuts.kernels("forms").Affine(x, outer, channel, mean, scale, shift, None, 0, 0, activation)
+    form, crew, address = cuts.kernels("job"), cuts.kernels("crew"), cuts.kernels("entry").address
+    g = window.geometry
+    names, stand_ins = ("count", "mean", "m2", "gamma", "beta"), np.empty((5, 1))
+    count, mean, m2, scale, shift = stand_ins
+    parts = cuts.kernels("forms").Parts(count, mean, m2, None, None, parts_of(g), g.channels)
+    task = cuts.kernels("forms").Affine(*window.of("x"), mean, scale, shift, None, 0, 0, activation)
+    passes: dict[int, Pass] = {}
+    if measures and writes and g.size > SMALL and not g.rows and cuts.trained_while_cached(window):
+        passes[form.BOTH] = training(window, "out", parts, scale, shift, EPS, activation)
+    else:
+        if measures:
+            passes[form.MEASURE] = measuring(window, parts)
+        if measures and parts.parts > 1:
+            passes[form.MERGE] = merging(parts)
+        if writes:
+            passes[form.WRITE] = in_cache(g, task, *window.of("out"))
+    # What stands for the arrays of a call is found again by its address, and eps by a number that nothing else is.
+    known = {name: address(array) for name, array in zip(names, stand_ins, strict=True)}
+    known |= {name: address(window.flat[name]) for name in ("x", "out")} | {"eps": EPS}
     job = np.zeros(form.SLOTS, np.int64)
-    job[: form.MEASURE] = _word_of_data(), g.channels, g.size * x.itemsize
-    calls = {form.MEASURE: measuring(window, parts)} if measures else {}
-    if writes:
-        calls[form.WRITE] = in_cache(g, task, places["out"], outer, channel)
-    for at, (kernel, args, items) in calls.items():
+    for k, (place, (kernel, args, items)) in enumerate(passes.items()):
         entry, row = kernel.slots(0, items, *args)
-        where = [row.index(cuts.kernels("entry").address(places[name])) for name in form.ARRAYS[at]]
-        known = [entry.address, job.size, len(row), *where]
-        job[at : at + len(known)] = known
+        each = max(items // TURNS, LEAST if place == form.MERGE else 1)
+        told = [entry.address, job.size, len(row), each, place == form.WRITE, crew.FIRST + k * crew.PHASE]
+        told += [row.index(known[name]) for name in form.PLACES[place]]
+        job[place : place + len(told)] = told
+        job[form.ROW] = max(job[form.ROW], len(row))
         job = np.concatenate([job, np.frombuffer(entry.pack(*row), np.int64)])
+    job[: form.ROW] = _word_of_data(), g.channels, g.size * window.flat["x"].itemsize, parts.parts
     return job
 
 

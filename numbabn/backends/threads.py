@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 CLAIMS = 8  # ranges for each thread: uneven threads even out, and Ctrl-C waits for one range only
 
@@ -33,7 +34,7 @@ class _Runtime:
         self.queue: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self.helpers = 0
         # Helpers of each call at work. Weak, so that a call which Ctrl-C ends anywhere is forgotten too.
-        self.calls: weakref.WeakKeyDictionary[_Claims, int] = weakref.WeakKeyDictionary()
+        self.calls: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self.limit = 0  # 0: nobody has asked yet
         self.reason = ""
 
@@ -43,14 +44,14 @@ class _Runtime:
             self.limit, self.reason = default_limit()
         return self.limit
 
-    def enter(self, call: _Claims, wanted: int, limit: int) -> int:
+    def enter(self, call: Any, wanted: int, limit: int) -> int:
         """Count a call in; returns how many helpers it may have."""
         with self.lock:
             free = limit - len(self.calls) - 1 - sum(self.calls.values())
             self.calls[call] = helpers = max(0, min(wanted, free))
             return helpers
 
-    def leave(self, call: _Claims) -> None:
+    def leave(self, call: Any) -> None:
         """Count a call out."""
         with self.lock:
             self.calls.pop(call, None)
@@ -158,6 +159,20 @@ def parallel_for(body: Callable[[int, int], None], items: int, small: bool = Fal
             runtime.leave(call)
     if call.error is not None:
         raise call.error
+
+
+def assisted(work: Callable[[int], int], help: Callable[[], None], items: int) -> int:
+    """``work(helpers)`` here, while so many threads call `help`, late or not at all; what `work` gives."""
+    if getattr(_inside, "helper", False):
+        return work(0)
+    limit, runtime = get_num_threads(), _runtime
+    try:
+        helpers = runtime.enter(help, min(limit, items) - 1, limit)
+        if helpers:
+            runtime.submit(help, helpers)
+        return work(helpers)
+    finally:
+        runtime.leave(help)
 
 
 def default_limit() -> tuple[int, str]:

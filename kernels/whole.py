@@ -1,0 +1,238 @@
+"""One call does all that a verb asks for, by the kernels that the general way takes: in the caller's thread, or shared.
+
+A job (`job.py`) says which kernels they are, and has the slots of their arguments; what differs from call to call is put
+in here. So one machine code serves every dtype and shape. Arrays come as the addresses of their objects, 0 for none.
+`crew` is the memory that helpers share with the caller (`crew.py`) where there are any.
+"""
+
+from .crew import together
+from .jit import helper, kernel
+from .job import BEGIN, BOTH, BYTES, CHANNELS, DATA, DONE, FUNCTION, LENGTH, MEASURE, MERGE, NOTHING
+from .job import LOST, PARTS, ROW, UNLEARNED, WHERE, WRITE
+from .learn import cumulative, exponential, fold
+from .memory import at, load
+from .objects import address_of, call, doubles_at, singles_at, words_at
+from .room import copy, free_room, is_missing, new_room, padded, seen_as
+from .welford import scale_of
+
+
+@helper
+def _elements(job, array):
+    """The address of the elements of an array object."""
+    return words_at(array)[job[DATA]]
+
+
+@helper
+def _row(job, form, room):
+    """The slots of a kernel, some of them to be filled in."""
+    slots = seen_as(room, job, form[LENGTH])
+    copy(job, form[BEGIN], slots, 0, form[LENGTH])
+    return slots
+
+
+@helper
+def _all_items(crew, helpers, form, slots):
+    """All items of a kernel; whether there was memory for them."""
+    return together(crew, form, slots) if helpers > 0 else call(form[FUNCTION], slots) != 0
+
+
+@helper
+def _told(done, helpers):
+    """What is done after a kernel that writes: where one thread has no memory, others may have written."""
+    if done:
+        return DONE
+    return LOST if helpers > 0 else NOTHING
+
+
+@helper
+def _room_of(job):
+    """Room for a row of slots, and for the parts of the moments where they are several."""
+    return job[ROW] + (3 * padded(job[PARTS] * job[CHANNELS]) if job[PARTS] > 1 else 0)
+
+
+@helper
+def _parts(job, count, mean, m2, room):
+    """Where the parts of the moments go: into the room, behind a row of slots, or where the moments do."""
+    if job[PARTS] > 1:
+        width = padded(job[PARTS] * job[CHANNELS])
+        count = at(room, job[ROW])
+        mean, m2 = at(count, width), at(count, 2 * width)
+    return count, mean, m2
+
+
+@helper
+def _first(job, parts, count, mean, m2):
+    """The first of several parts to where the moments go."""
+    if job[PARTS] > 1:
+        counts, means, squares = parts
+        copy(counts, 0, count, 0, job[CHANNELS])
+        copy(means, 0, mean, 0, job[CHANNELS])
+        copy(squares, 0, m2, 0, job[CHANNELS])
+
+
+@helper
+def _measured(job, crew, helpers, x, count, mean, m2, room):
+    """The moments of x into arrays of the channels; whether there was memory for them."""
+    parts = _parts(job, count, mean, m2, room)
+    counts, means, squares = parts
+    form = at(job, MEASURE)
+    slots = _row(job, form, room)
+    slots[form[WHERE]] = x
+    slots[form[WHERE + 1]] = address_of(counts)
+    slots[form[WHERE + 2]] = address_of(means)
+    slots[form[WHERE + 3]] = address_of(squares)
+    done = _all_items(crew, helpers, form, slots)
+    if done and job[PARTS] > 1:
+        form = at(job, MERGE)
+        slots = _row(job, form, room)
+        slots[form[WHERE]] = address_of(counts)
+        slots[form[WHERE + 1]] = address_of(means)
+        slots[form[WHERE + 2]] = address_of(squares)
+        done = _all_items(crew, helpers, form, slots)
+        _first(job, parts, count, mean, m2)
+    return done
+
+
+@helper
+def _written(job, crew, helpers, x, out, mean, scale, shift, room):
+    """x normalized into out; whether there was memory for it."""
+    form = at(job, WRITE)
+    slots = _row(job, form, room)
+    slots[form[WHERE]] = x
+    slots[form[WHERE + 1]] = out
+    slots[form[WHERE + 2]] = address_of(mean)
+    slots[form[WHERE + 3]] = address_of(scale)
+    slots[form[WHERE + 4]] = address_of(shift)
+    return _all_items(crew, helpers, form, slots)
+
+
+@helper
+def _trained(job, crew, helpers, x, out, count, mean, m2, gamma, beta, eps, room):
+    """Both, channel by channel, where a job has a kernel for that."""
+    parts = _parts(job, count, mean, m2, room)
+    counts, means, squares = parts
+    form = at(job, BOTH)
+    slots = _row(job, form, room)
+    slots[form[WHERE]] = x
+    slots[form[WHERE + 1]] = out
+    slots[form[WHERE + 2]] = address_of(counts)
+    slots[form[WHERE + 3]] = address_of(means)
+    slots[form[WHERE + 4]] = address_of(squares)
+    slots[form[WHERE + 5]] = address_of(gamma)
+    slots[form[WHERE + 6]] = address_of(beta)
+    room[form[WHERE + 7]] = eps
+    done = _all_items(crew, helpers, form, slots)
+    _first(job, parts, count, mean, m2)
+    return done
+
+
+@helper
+def _parameter(job, array, single, absent, room):
+    """A parameter of the channels as float64, where nothing that is written later changes it."""
+    channels = job[CHANNELS]
+    if array == 0:
+        for c in range(channels):
+            room[c] = absent
+    elif single != 0:
+        singles = singles_at(_elements(job, array))
+        for c in range(channels):
+            room[c] = load(singles, c)
+    else:
+        copy(doubles_at(_elements(job, array)), 0, room, 0, channels)
+
+
+@helper
+def _apart(job, x, out):
+    """Whether two arrays of one size are one object, or do not touch."""
+    return x == out or abs(_elements(job, x) - _elements(job, out)) >= job[BYTES]
+
+
+@helper
+def _learned(job, count, mean, m2, known_count, known_mean, known_spread, weight, free):
+    """What a running average becomes, behind M2; nothing where there is no average.
+
+    known_spread: the variance and `weight` the momentum; or without degrees of freedom, of the cumulative average, M2
+    and ddof.
+    """
+    if known_count == 0:
+        return DONE
+    n, known = doubles_at(_elements(job, known_count)), doubles_at(_elements(job, known_mean))
+    spread, into = doubles_at(_elements(job, known_spread)), at(m2, job[CHANNELS])
+    if free > 0.0:
+        finite = exponential(job[CHANNELS], n, known, spread, count[0], mean, m2, free, weight, into)
+    else:
+        finite = cumulative(job[CHANNELS], n, known, spread, count[0], mean, m2, weight, into)
+    return DONE if finite else UNLEARNED
+
+
+@kernel
+def moments(crew, helpers, job, x, moments, known_count, known_mean, known_spread, weight, free):
+    """Mean and M2 into the first rows of `moments`, and a running average into those behind, of as many channels."""
+    channels = job[CHANNELS]
+    room = new_room(padded(channels) + _room_of(job))
+    if is_missing(room):
+        return NOTHING
+    mean = doubles_at(_elements(job, moments))
+    m2, count, slots = at(mean, channels), room, at(room, padded(channels))
+    x = _elements(job, x)
+    done = NOTHING
+    if _measured(job, crew, helpers, x, count, mean, m2, slots):
+        done = _learned(job, count, mean, m2, known_count, known_mean, known_spread, weight, free)
+    free_room(room)
+    return done
+
+
+@kernel
+def normalize(crew, helpers, job, x, out, mean, var, gamma, beta, singles, eps):
+    """Normalize by given statistics, unless a variance is negative; eps below 0: `var` is what to multiply by.
+
+    singles: a bit for each parameter that is float32, mean first.
+    """
+    width = padded(job[CHANNELS])
+    room = new_room(4 * width + job[ROW])
+    if not _apart(job, x, out) or is_missing(room):
+        free_room(room)
+        return NOTHING
+    x, out = _elements(job, x), _elements(job, out)
+    by, scale, weight, shift = room, at(room, width), at(room, 2 * width), at(room, 3 * width)
+    _parameter(job, mean, singles & 1, 0.0, by)
+    _parameter(job, var, singles & 2, 1.0, scale)
+    _parameter(job, beta, singles & 8, -0.0, shift)  # to add that changes nothing, not even the sign of a zero
+    valid, done = True, NOTHING
+    if eps >= 0.0:
+        _parameter(job, gamma, singles & 4, 1.0, weight)
+        valid = fold(job[CHANNELS], scale, weight, eps, scale)
+    slots = at(room, 4 * width)
+    if valid:
+        done = _told(_written(job, crew, helpers, x, out, by, scale, shift, slots), helpers)
+    free_room(room)
+    return done
+
+
+@kernel
+def train(
+    crew, helpers, job, x, out, moments, gamma, beta, singles, eps, known_count, known_mean, known_spread, weight, free
+):  # fmt: skip
+    """`moments`, and x normalized by them; singles: bits 4 and 8 as above."""
+    channels, width = job[CHANNELS], padded(job[CHANNELS])
+    room = new_room(3 * width + _room_of(job))
+    if not _apart(job, x, out) or is_missing(room):
+        free_room(room)
+        return NOTHING
+    x, out = _elements(job, x), _elements(job, out)
+    mean = doubles_at(_elements(job, moments))
+    m2, count, scale, shift = at(mean, channels), room, at(room, width), at(room, 2 * width)
+    slots = at(room, 3 * width)
+    _parameter(job, gamma, singles & 4, 1.0, scale)
+    _parameter(job, beta, singles & 8, -0.0, shift)
+    done = NOTHING
+    if job[BOTH] != 0:
+        done = _told(_trained(job, crew, helpers, x, out, count, mean, m2, scale, shift, eps, slots), helpers)
+    elif _measured(job, crew, helpers, x, count, mean, m2, slots):
+        for c in range(channels):
+            scale[c] = scale_of(count[c], m2[c], scale[c], eps)
+        done = _told(_written(job, crew, helpers, x, out, mean, scale, shift, slots), helpers)
+    if done == DONE:
+        done = _learned(job, count, mean, m2, known_count, known_mean, known_spread, weight, free)
+    free_room(room)
+    return done
