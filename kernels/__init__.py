@@ -29,6 +29,7 @@
 ``job.py``            what such a call needs to know
 ``objects.py``        NumPy arrays and kernels, by their addresses
 ``crew.py``           one such call by several threads
+``shared.py``         what they have in common
 ``cuda_*.py``         the same verbs for CUDA
 ====================  ======================================================================
 

@@ -16,14 +16,8 @@ from .memory import at, place_of
 from .objects import call
 from .operation import operation
 from .room import copy, free_room, is_missing, new_room, seen_as
+from .shared import CLOSED, EACH, ENDED, FAILED, ITEMS, KERNEL, LAST_FIRST, LONGEST, NEXT, NOW, ROW, SLOTS
 
-# Words of the memory of a call: whether it is closed, which phase is under way, and the phases. What several threads
-# write has a line of its own.
-CLOSED, NOW, FIRST, PHASE, PHASES = 0, 1, 16, 96, 3
-WORDS = FIRST + PHASES * PHASE  # of all of it
-# Words of a phase.
-ITEMS, KERNEL, ROW, EACH, LAST_FIRST, FAILED, NEXT, ENDED, SLOTS = 0, 1, 2, 3, 4, 5, 16, 32, 48
-LONGEST = PHASE - SLOTS  # slots that a kernel may have
 PATIENCE = 20_000  # looks at what nobody changes before a helper leaves: about a millisecond
 BRIEFLY = 2000  # looks before a core is offered to others
 

@@ -1,14 +1,31 @@
 """One call does all that a verb asks for, by the kernels that the general way takes: in the caller's thread, or shared.
 
-A job (`job.py`) says which kernels they are, and has the slots of their arguments; what differs from call to call is put
-in here. So one machine code serves every dtype and shape. Arrays come as the addresses of their objects, 0 for none.
-`crew` is the memory that helpers share with the caller (`crew.py`) where there are any.
+A job (`job.py`) says which kernels they are, and has the slots of their arguments; what differs from call to call is
+put in here. So one machine code serves every dtype and shape. Arrays come as the addresses of their objects, 0 for
+none. `crew` is the memory that helpers share with the caller (`crew.py`) where there are any.
 """
 
 from .crew import together
 from .jit import helper, kernel
-from .job import BEGIN, BOTH, BYTES, CHANNELS, DATA, DONE, FUNCTION, LENGTH, MEASURE, MERGE, NOTHING
-from .job import LOST, PARTS, ROW, UNLEARNED, WHERE, WRITE
+from .job import (
+    BEGIN,
+    BOTH,
+    BYTES,
+    CHANNELS,
+    DATA,
+    DONE,
+    FUNCTION,
+    LENGTH,
+    LOST,
+    MEASURE,
+    MERGE,
+    NOTHING,
+    PARTS,
+    ROW,
+    UNLEARNED,
+    WHERE,
+    WRITE,
+)
 from .learn import cumulative, exponential, fold
 from .memory import at, load
 from .objects import address_of, call, doubles_at, singles_at, words_at

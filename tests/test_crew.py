@@ -17,7 +17,7 @@ from numbabn.backends import cuts, threads
 
 # Rows that are merged; planes of which an item is some channels; and such that are trained while a cache holds them.
 SHAPES = {"rows": (100_001, 6), "planes": (2, 6, 50_000), "cached planes": (3, 64, 4001), "wide": (40, 20_000)}
-crew, job, whole = (cuts.kernels(name) for name in ("crew", "job", "whole"))
+shared, job = cuts.kernels("shared"), cuts.kernels("job")
 
 
 def drawn(name: str) -> np.ndarray:
@@ -104,11 +104,11 @@ def test_a_call_inside_a_helper_is_done_there(shape: str) -> None:
 
 
 def test_whoever_waits_in_vain_leaves() -> None:
-    memory = np.zeros(crew.WORDS, np.int64)
+    memory = np.zeros(shared.WORDS, np.int64)
     helping = cuts.kernel("crew", "help")
     assert helping(memory)
     assert not memory.any()
-    memory[crew.CLOSED] = 1
+    memory[shared.CLOSED] = 1
     assert helping(memory)
 
 

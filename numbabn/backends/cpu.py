@@ -124,10 +124,13 @@ def _transform_window(
     window: Window, mean: NDArray, scale: NDArray, shift: NDArray | None, activation: Any, run: Run
 ) -> None:
     act = cuts.activation(activation)
-    # To add -0 changes nothing, not even the sign of a zero; and there is one kernel less to be compiled.
-    shift = np.full(mean.size, -0.0) if shift is None else shift
-    task = cuts.kernels("forms").Affine(*window.of("x"), mean, scale, shift, *window.of("residual"), act)
+    task = cuts.kernels("forms").Affine(*window.of("x"), mean, scale, _added(shift, mean), *window.of("residual"), act)
     write(window, task, "out" if "out" in window.flat else "x", run)
+
+
+def _added(shift: NDArray | None, like: NDArray) -> NDArray:
+    """What is added in each channel; -0, which changes nothing, not even the sign of a zero, for a kernel less."""
+    return np.full(like.size, -0.0) if shift is None else shift
 
 
 def _train_planes(
@@ -137,7 +140,7 @@ def _train_planes(
     act, past = cuts.activation(activation), goes_past(window, into)
     with cuts.borrowed_parts(parts_of(g), g.channels, False, False) as parts:
         flat = cuts.flat_parts(parts)
-        kernel, args, items = training(window, into, flat, gamma, beta, eps, act, omit, past)
+        kernel, args, items = training(window, into, flat, gamma, _added(beta, gamma), eps, act, omit, past)
         parallel_for(kernel.over(*args), items, small=g.size <= SMALL)
         return _first(parts)
 

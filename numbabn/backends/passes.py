@@ -64,7 +64,7 @@ def training(
     window: Window, into: str, parts: Any, gamma: Any, beta: Any, eps: float, activation: Any,
     omit: bool = False, past: bool | None = None,
 ) -> Pass:  # fmt: skip
-    """Both passes over planes, channels that stay cached between the two, their moments into the first of flat parts."""
+    """Both passes over planes, channels that stay cached between the two; their moments into the first of the parts."""
     g = window.geometry
     blocks, outer_blocks, inner_blocks = cuts.plane_blocks(g)
     where = (*window.of("x"), *window.of(into), g.outer, g.channels, g.inner, blocks, outer_blocks, inner_blocks)

@@ -43,7 +43,7 @@ class Prepared:
     """What to do with arrays of one shape and dtype: C-contiguous, aligned, `out` like x.
 
     `moments`, `normalize` and `train` are pairs (function, pack): ``function(pack(...))`` takes the arguments as in
-    `kernels/whole.py` behind the job, arrays by their `id`, 0 for none, and returns what is done: `DONE`, `UNLEARNED`, or 0 for nothing.
+    `kernels/whole.py` behind the job, arrays by their `id`, 0 for none, and returns what is done, as there.
     """
 
     def __init__(self, layout: Layout, window: Window, activation: Any) -> None:
@@ -78,12 +78,12 @@ class Prepared:
 
 def _shared(function: Callable[[bytes], int]) -> Callable[[bytes], int]:
     """A function of `kernels/whole.py` that gives helpers a share (see `kernels/crew.py`)."""
-    form, kernel_entry = cuts.kernels("crew"), cuts.kernels("entry")
+    memory, entry = cuts.kernels("shared"), cuts.kernels("entry")
     share = cuts.kernel("crew", "help").entry(("i8",))
 
     def shared(packed: bytes) -> int:
-        crew = np.zeros(form.WORDS, np.int64)
-        where = kernel_entry.address(crew)
+        crew = np.zeros(memory.WORDS, np.int64)
+        where = entry.address(crew)
 
         def help(alive: NDArray = crew) -> None:
             share.function(share.pack(where))
@@ -91,8 +91,8 @@ def _shared(function: Callable[[bytes], int]) -> Callable[[bytes], int]:
         try:
             result = assisted(lambda helpers: function(_CREW(where, helpers) + packed[16:]), help, TURNS)
         finally:
-            crew[form.CLOSED] = 1
-        kernel_entry.done(result != LOST)
+            crew[memory.CLOSED] = 1
+        entry.done(result != LOST)
         return result
 
     return shared
@@ -106,7 +106,7 @@ def prepared(layout: Layout, activation: Any = None) -> Prepared | None:
 
 def _job(window: Window, activation: Any, measures: bool, writes: bool) -> NDArray:
     """The row of whole numbers of `kernels/job.py`, with the kernels that are needed for it."""
-    form, crew, address = cuts.kernels("job"), cuts.kernels("crew"), cuts.kernels("entry").address
+    form, memory, address = cuts.kernels("job"), cuts.kernels("shared"), cuts.kernels("entry").address
     g = window.geometry
     names, stand_ins = ("count", "mean", "m2", "gamma", "beta"), np.empty((5, 1))
     count, mean, m2, scale, shift = stand_ins
@@ -129,7 +129,7 @@ def _job(window: Window, activation: Any, measures: bool, writes: bool) -> NDArr
     for k, (place, (kernel, args, items)) in enumerate(passes.items()):
         entry, row = kernel.slots(0, items, *args)
         each = max(items // TURNS, LEAST if place == form.MERGE else 1)
-        told = [entry.address, job.size, len(row), each, place == form.WRITE, crew.FIRST + k * crew.PHASE]
+        told = [entry.address, job.size, len(row), each, place == form.WRITE, memory.FIRST + k * memory.PHASE]
         told += [row.index(known[name]) for name in form.PLACES[place]]
         job[place : place + len(told)] = told
         job[form.ROW] = max(job[form.ROW], len(row))
