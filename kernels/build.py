@@ -9,9 +9,10 @@ import re
 from contextlib import contextmanager
 from functools import cache
 
+import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
-from numba.core import config
+from numba.core import cgutils, config
 from numba.core.codegen import AOTCodeLibrary, JITCPUCodegen
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
@@ -57,10 +58,38 @@ def numba_type(kind):
     return types.NamedTuple(inside, cls)
 
 
+class _Library(AOTCodeLibrary):
+    """The code of one function as it is: it is linked, optimized and verified once, with all that a kernel calls."""
+
+    def add_ir_module(self, ir_module):
+        self._final_module.link_in(llvm.parse_assembly(cgutils.normalize_ir_text(str(ir_module))))
+
+    def finalize(self):
+        self._final_module.data_layout = self._codegen._data_layout
+        for function in self._final_module.functions:
+            if not function.is_declaration:
+                function.linkage = "linkonce_odr"  # dropped where it has become part of its callers
+        self._finalized = True
+
+    def _get_module_for_linking(self):
+        self._ensure_finalized()
+        return self._final_module
+
+    def with_all_it_calls(self):
+        """The libraries that it needs, itself among them."""
+        found, sought = {self: None}, [self]
+        while sought:
+            for library in sought.pop()._linking_libraries:
+                if library not in found:
+                    found[library] = None
+                    sought.append(library)
+        return list(found)
+
+
 class _Codegen(JITCPUCodegen):
     """Makes LLVM's code for this machine, and machine code of kernels alone: nothing calls their parts."""
 
-    _library_class = AOTCodeLibrary
+    _library_class = _Library
 
     def _customize_tm_features(self):
         # vcvtph2pd, float16 to float64 in one instruction, takes half as long again as the two by float32.
@@ -112,7 +141,8 @@ def _made(room, name, kinds, emit):
         value = builder.zext(value, SLOT)
     builder.ret(value if isinstance(result, types.Integer | types.Boolean) else ir.Constant(SLOT, 0))
     library.add_ir_module(module)
-    library._final_module.link_in(compiled.library._get_module_for_linking(), preserve=True)
+    for one in compiled.library.with_all_it_calls():
+        library._final_module.link_in(one._get_module_for_linking(), preserve=True)
     library._optimize_final_module()
     library._final_module.verify()
     unknown = _asked_for(str(library._final_module)) - KNOWN

@@ -110,7 +110,7 @@ def _block(x, outer_stride, channel_stride, outer, n, pick, o0, c0, i0, channels
         four, o = t < quarter, t if t < quarter else t + 3 * quarter
         each = n if four else n // 4 // LANES * LANES
         hop, next_o, next_i = (quarter * outer_stride, quarter, 0) if four else (each, 0, each)
-        pieces = max(1, each // PIECE)
+        pieces = each // PIECE if each >= PIECE else 1
         long = each >= PIECE
         c = k = 0
         for _ in range(channels * pieces):

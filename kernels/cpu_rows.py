@@ -232,7 +232,7 @@ def _block(x, stride, rows, channels, inner, pack, pick, parts, b, c0, ahead, ro
     more = at(places, padded(TILE))
     higher, extremes = only_with(parts.higher, more), only_with(parts.extremes, at(more, 2 * w))
     for t in range(0, rows // pack, TILE):
-        n = min(TILE, rows // pack - t)
+        n = TILE if t + TILE < rows // pack else rows // pack - t
         part, seen = at(x, t * pack * stride), rows_from(pick, t)
         _pivots(part, pack * stride, n, channels, inner, pack, seen, count, mean, seed)
         if width > channels:

@@ -7,6 +7,9 @@ from typing import Any
 
 import numba
 from numba import njit, types
+from numba.core import typed_passes, untyped_passes
+from numba.core.compiler import CompilerBase
+from numba.core.compiler_machinery import PassManager
 from numba.extending import overload
 
 from .operation import argument, nothing_at_all, operation
@@ -18,8 +21,29 @@ ALONE = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 _BY_TYPE = {"fastmath": _CONTRACT, "error_model": "numpy", **ALONE}
 
 
+_PASSES = (
+    (untyped_passes, "TranslateByteCode FixupArgs IRProcessing RewriteSemanticConstants DeadBranchPrune"),
+    (untyped_passes, "GenericRewrites ReconstructSSA"),
+    (typed_passes, "NopythonTypeInference PreLowerStripPhis IRLegalization NativeLowering NoPythonBackend"),
+)
+
+
+class _Compiler(CompilerBase):
+    """numba's compiler without its passes for closures, array expressions, parallel loops and annotations."""
+
+    def define_pipelines(self) -> list[Any]:
+        passes = PassManager("numbabn")
+        for room, names in _PASSES:
+            for name in names.split():
+                passes.add_pass(getattr(room, name), name)
+        passes.finalize()
+        return [passes]
+
+
 def _compiled(function: Callable[..., Any], fastmath: set[str], **options: Any) -> Any:
-    return njit(nogil=True, error_model="numpy", fastmath=fastmath, **ALONE, **options)(function)
+    return njit(pipeline_class=_Compiler, nogil=True, error_model="numpy", fastmath=fastmath, **ALONE, **options)(
+        function
+    )
 
 
 def kernel(function: Callable[..., Any]) -> Any:

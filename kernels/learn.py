@@ -41,7 +41,8 @@ def cumulative(channels, count, mean, m2, n, batch_mean, batch_m2, ddof, new):
         new[c] = total
         new[channels + c] = batch_mean[c] if known == 0.0 else joined
         new[3 * channels + c] = m2_now
-        new[2 * channels + c] = m2_now / max(total - ddof, min(total, 1.0))
+        free, least = total - ddof, total if total < 1.0 else 1.0
+        new[2 * channels + c] = m2_now / (free if free > least else least)
         finite &= abs(batch_mean[c]) < np.inf and abs(batch_m2[c]) < np.inf
     return finite
 

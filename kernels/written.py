@@ -114,7 +114,7 @@ def rows(lo, hi, t, out, step, rows, channels, inner, pack, row_blocks, col_bloc
     item = lo
     while item < hi:
         k, b = item // row_blocks, item % row_blocks
-        end = min(row_blocks, b + hi - item)
+        end = b + hi - item if b + hi - item < row_blocks else row_blocks  # min is a function more to compile
         first, last = rows * b // row_blocks, rows * end // row_blocks
         c0, c1 = channels * k // col_blocks, channels * (k + 1) // col_blocks
         _rectangle(t, out, step, first, last, c0, c1, inner, pack, room)
