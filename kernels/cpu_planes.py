@@ -216,7 +216,7 @@ def _item(
     o0, o1 = outer * j // outer_blocks, outer * (j + 1) // outer_blocks
     i0, i1 = inner * k // inner_blocks, inner * (k + 1) // inner_blocks
     first = at(x, o0 * outer_stride + c0 * channel_stride + i0)
-    begin_part(parts, b, c0, c1 - c0)
+    begin_part(parts, b, c0, c1 - c0, c1 - c0)
     _block(first, outer_stride, channel_stride, o1 - o0, i1 - i0, pick, o0, c0, i0, c1 - c0, parts, b, ahead, room)
 
 

@@ -161,17 +161,31 @@ def spread(value, channels, inner, pack, out):
 def _pivots(x, stride, rows, channels, inner, pack, pick, count, mean, out):
     """A pivot for each channel: its mean so far, else its first value, else 0; never NaN or infinity."""
     _firsts(x, stride, rows, channels, inner, pack, pick, count, out)
-    rest = channels % LANES
+    rest, fresh = channels % LANES, pick is None and count[0] == 0.0
     for c in range(0, channels - rest, LANES):
-        _finish_pivots(count, mean, out, Eight(c))
+        _finish_pivots(pick, fresh, count, mean, out, Eight(c))
     if rest > 0:
-        _finish_pivots(count, mean, out, Few(channels - rest, rest))
+        _finish_pivots(pick, fresh, count, mean, out, Few(channels - rest, rest))
 
 
 @helper
-def _finish_pivots(count, mean, out, c):
-    value = select(load(count, c) == 0.0, load(out, c), load(mean, c))
+def _finish_pivots(pick, fresh, count, mean, out, c):
+    """fresh: whether nothing has been seen of any channel, where all of them have been seen as often."""
+    value = load(out, c)
+    if not fresh:
+        value = _known_pivot(pick, count, mean, value, c)
     store(out, c, select(abs(value) < np.inf, value, 0.0))
+
+
+@otherwise(lambda pick, count, mean, value, c: load(mean, c))
+def _known_pivot(pick, count, mean, value, c):
+    return select(load(count, c) == 0.0, value, load(mean, c))
+
+
+@otherwise(lambda pick, channels: 1)
+def _counted(pick, channels):
+    """How many channels have a count of their own."""
+    return channels
 
 
 @helper
@@ -325,7 +339,7 @@ def moments(lo, hi, x, stride, rows, channels, inner, pack, row_blocks, col_bloc
         first, last = rows * b // row_blocks, rows * (b + 1) // row_blocks
         c0, c1 = channels * k // col_blocks, channels * (k + 1) // col_blocks
         packed = (last - first) // pack * pack
-        begin_part(parts, b, c0, c1 - c0)
+        begin_part(parts, b, c0, c1 - c0, _counted(pick, c1 - c0))
         # One call for both, in a loop: what is compiled twice takes twice the time.
         for row, n, p in ((first, packed, pack), (first + packed, last - first - packed, 1)):
             if n > 0:

@@ -42,12 +42,15 @@ def merge(na, ma, sa, nb, mb, sb):
 
 
 @helper
-def begin_part(parts, b, c0, channels):
-    """Part b holds nothing of the channels from c0, whatever lies there."""
+def begin_part(parts, b, c0, channels, known_by):
+    """Part b holds nothing of the channels from c0, whatever lies there.
+
+    known_by: of how many of them that can be seen; the others are written before they are read.
+    """
     at_channel = b * parts.channels + c0
-    clear(at(parts.count, at_channel), channels)
-    clear(at(parts.mean, at_channel), channels)
-    clear(at(parts.m2, at_channel), channels)
+    clear(at(parts.count, at_channel), known_by)
+    clear(at(parts.mean, at_channel), known_by)
+    clear(at(parts.m2, at_channel), known_by)
     clear(at(parts.higher, at_channel), channels)
     clear(at(parts.higher, at_channel + parts.parts * parts.channels), channels)
     begin_extremes(parts.extremes, parts.parts * parts.channels, at_channel, channels)

@@ -289,6 +289,7 @@ def moments_of(seed):
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*fork.*was called:RuntimeWarning")  # JAX, where another test has imported it
 def test_multiprocessing(method):
     want = [moments_of(seed)[0] for seed in range(4)]
     context = multiprocessing.get_context(method)

@@ -19,7 +19,8 @@ SMALL = 4 * GRAIN  # values that the caller does alone: to wake a thread takes l
 NARROW = 128  # columns that several short rows fill together: full vectors, parameters that stay in L1
 BY_ITSELF = 32  # columns of a row that is worth taking by itself where all of it has one weight
 WIDE = 16384  # columns that a block of a longer row has at least: reads are long and sequential
-TALL = 256  # rows that a block has at least, where there are so many: closing one costs as much as some 30 rows
+TALL = 256  # rows that a block has at least, where there are so many: closing one costs as much as some 20 rows
+HUGE = 32 << 20  # values of which twice as many rows still make enough blocks
 SPARE = 1 << 20  # numbers that are kept for the parts of the next call
 PARTS = 65536  # partial results, parts x channels, that are kept beside 16 for each channel
 FEW = 64  # a run of fewer values is normalized as part of a row, a longer one by itself
@@ -55,8 +56,8 @@ def shares(values: int) -> int:
 def row_blocks(g: Geometry) -> tuple[int, int, int]:
     """(rows packed into one, blocks of rows, blocks of columns) of the moments."""
     row, pack = g.channels * g.inner, _pack(g)
-    wanted = shares(g.size)
-    blocks = max(1, min(wanted, g.outer // (TALL * pack), max(16, PARTS // g.channels)))
+    wanted, tall = shares(g.size), TALL if g.size < HUGE else 2 * TALL
+    blocks = max(1, min(wanted, g.outer // (tall * pack), max(16, PARTS // g.channels)))
     return pack, blocks, max(1, min(-(-wanted // blocks), row // WIDE, g.channels))
 
 
