@@ -13,7 +13,7 @@ from .jit import helper, inlined, kernel, maybe, otherwise
 from .lines import touch
 from .memory import at, load, moved, store
 from .more import begin_extremes, fold_extremes, tally_extremes, tally_higher
-from .room import clear, free_room, is_missing, new_room, padded
+from .room import clear, copy, free_room, is_missing, new_room, padded
 from .vector import select, total
 from .weights import (
     block_of,
@@ -150,11 +150,14 @@ def _add_rows(x, stride, rows, width, pick, pivot, sums, places, ahead):
 def spread(value, channels, inner, pack, out):
     """Repeat (channels,) over the pack x channels x inner columns of a wide row."""
     for k in range(pack):
-        for c in range(channels):
-            one = value[c]
-            at_column = (k * channels + c) * inner
-            for j in range(at_column, at_column + inner):
-                out[j] = one
+        if inner == 1:
+            copy(value, 0, out, k * channels, channels)
+        else:
+            for c in range(channels):
+                one = value[c]
+                at_column = (k * channels + c) * inner
+                for j in range(at_column, at_column + inner):
+                    out[j] = one
 
 
 @helper
@@ -299,11 +302,31 @@ def _fold_extremes(extremes, width, channels, inner, pack, parts, part_at):
 def _fold(sums, channels, inner, pack):
     """Add up the columns of each channel, in place: the first (channels,) of (width,); nothing for None."""
     if sums is not None and pack * inner > 1:
-        for c in range(channels):
-            whole = 0.0
-            for k in range(pack):
-                whole += _total(sums, (k * channels + c) * inner, inner)
-            sums[c] = whole  # no later channel has a column before this one
+        if inner == 1:
+            _fold_rows(sums, channels, pack)
+        else:
+            for c in range(channels):
+                whole = 0.0
+                for k in range(pack):
+                    whole += _total(sums, (k * channels + c) * inner, inner)
+                sums[c] = whole  # no later channel has a column before this one
+
+
+@helper
+def _fold_rows(sums, channels, pack):
+    """`_fold` where each row has one column of a channel: several channels at a time."""
+    rest = channels % LANES
+    for c in range(0, channels - rest, LANES):
+        whole = load(sums, Eight(c))
+        for k in range(channels, pack * channels, channels):
+            whole = whole + load(sums, Eight(k + c))
+        store(sums, Eight(c), whole)
+    if rest > 0:
+        last = Few(channels - rest, rest)
+        whole = load(sums, last)
+        for k in range(channels, pack * channels, channels):
+            whole = whole + load(sums, moved(last, k))
+        store(sums, last, whole)
 
 
 @helper

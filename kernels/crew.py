@@ -11,12 +11,12 @@ from numba import types
 from numba.core import cgutils
 
 from .jit import helper, kernel
-from .job import BACKWARDS, FUNCTION, LENGTH, PLACE, STEP
+from .job import BACKWARDS, FUNCTION, LENGTH, PLACE
 from .memory import at, place_of
 from .objects import call
 from .operation import operation
 from .room import copy, free_room, is_missing, new_room, seen_as
-from .shared import CLOSED, EACH, ENDED, FAILED, ITEMS, KERNEL, LAST_FIRST, LONGEST, NEXT, NOW, ROW, SLOTS
+from .shared import CLOSED, ENDED, FAILED, ITEMS, KERNEL, LAST_FIRST, LONGEST, NOW, ROW, SLOTS, TEAM, TURN
 
 PATIENCE = 20_000  # looks at what nobody changes before a helper leaves: about a millisecond
 BRIEFLY = 2000  # looks before a core is offered to others
@@ -96,27 +96,34 @@ def _offer():
 
 
 @helper
-def _take(phase, slots):
-    """Items of a phase until there are none, by a row of slots that is this thread's own."""
-    items, each = phase[ITEMS], phase[EACH]
-    lo = added(phase, NEXT, each)
-    while lo < items:
-        hi = lo + each if lo + each < items else items
-        backwards = phase[LAST_FIRST] != 0
-        slots[0] = items - hi if backwards else lo
-        slots[1] = items - lo if backwards else hi
-        if call(phase[KERNEL], slots) == 0:
-            publish(phase, FAILED, 1)
-        added(phase, ENDED, hi - lo)
-        lo = added(phase, NEXT, each)
+def _bound(items, team, k):
+    """Where turn k of the items begins: each round of a turn for all of the team takes half of what is left."""
+    left, after = items >> (k // team), items >> (k // team + 1)
+    return items - left + (left - after) * (k % team) // team
 
 
 @helper
-def together(crew, form, slots):
+def _take(phase, slots):
+    """Items of a phase until there are none, by a row of slots that is this thread's own."""
+    items, team, lo = phase[ITEMS], phase[TEAM], 0
+    while lo < items:
+        k = added(phase, TURN, 1)
+        lo, hi = _bound(items, team, k), _bound(items, team, k + 1)
+        if lo < hi:
+            backwards = phase[LAST_FIRST] != 0
+            slots[0] = items - hi if backwards else lo
+            slots[1] = items - lo if backwards else hi
+            if call(phase[KERNEL], slots) == 0:
+                publish(phase, FAILED, 1)
+            added(phase, ENDED, hi - lo)
+
+
+@helper
+def together(crew, helpers, form, slots):
     """All items of the form of a kernel (see `job.py`), with whoever comes; whether there was memory for them."""
     phase, items, row = at(crew, form[PLACE]), slots[1], form[LENGTH]
     phase[ITEMS], phase[KERNEL], phase[ROW] = items, form[FUNCTION], row
-    phase[EACH], phase[LAST_FIRST] = form[STEP], form[BACKWARDS]
+    phase[TEAM], phase[LAST_FIRST] = helpers + 1, form[BACKWARDS]
     copy(slots, 0, phase, SLOTS, row)
     publish(crew, NOW, form[PLACE])
     _take(phase, slots)

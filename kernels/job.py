@@ -2,13 +2,13 @@
 
 At which word of an array object the address of its elements is; how many channels, bytes of x, and parts of the
 moments; the longest row of slots. Then forms of kernels: the C function, where its slots begin in the job, how many
-they are, how many items are taken at a time, whether the last come first, where helpers find it in the memory that they
-share, and which slots are for what PLACES names. Then the slots.
+they are, whether the last items come first, where helpers find it in the memory that they share, and which slots are for
+what PLACES names. Then the slots.
 """
 
 DATA, CHANNELS, BYTES, PARTS, ROW = range(5)
-FUNCTION, BEGIN, LENGTH, STEP, BACKWARDS, PLACE, WHERE = range(7)  # of a form
-MEASURE, MERGE, WRITE, BOTH, SLOTS = 5, 16, 26, 38, 53  # where the forms begin, and the slots
+FUNCTION, BEGIN, LENGTH, BACKWARDS, PLACE, WHERE = range(6)  # of a form
+MEASURE, MERGE, WRITE, BOTH, SLOTS = 5, 15, 24, 35, 49  # where the forms begin, and the slots
 PLACES = {
     MEASURE: ("x", "count", "mean", "m2"),
     MERGE: ("count", "mean", "m2"),

@@ -14,6 +14,7 @@ from .jit import ALONE, helper, inlined, maybe
 from .lines import touch
 from .memory import at, load, moved, number, store
 from .operation import call_of, nothing_at_all, operation
+from .room import copy
 from .vector import kind_of
 from .weights import block_of, fill, unless_missing, view_of_row, view_of_run, weigh
 
@@ -45,6 +46,10 @@ def one_of(parameter, c):
 @maybe
 def columns(parameter, c0, channels, inner, pack, phase, room):
     """A parameter of channels c0... for each column of a wide row, beginning with column `phase`; None stays None."""
+    if inner == 1 and phase == 0:
+        for k in range(pack):
+            copy(parameter, c0, room, k * channels, channels)
+        return room
     width, j = pack * channels * inner, -phase
     for _ in range(pack):
         for c in range(c0, c0 + channels):

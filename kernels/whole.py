@@ -50,7 +50,7 @@ def _row(job, form, room):
 @helper
 def _all_items(crew, helpers, form, slots):
     """All items of a kernel; whether there was memory for them."""
-    return together(crew, form, slots) if helpers > 0 else call(form[FUNCTION], slots) != 0
+    return together(crew, helpers, form, slots) if helpers > 0 else call(form[FUNCTION], slots) != 0
 
 
 @helper

@@ -17,15 +17,13 @@ import numpy as np
 from ..arrays import NDArray
 from ..layout import Layout, Window
 from . import cuts
-from .cuts import SMALL
+from .cuts import ITEMS, SMALL
 from .passes import Pass, in_cache, measuring, merging, parts_of, training
 from .threads import assisted
 
 UNLEARNED: int = cuts.kernels("job").UNLEARNED
 LOST: int = cuts.kernels("job").LOST
 QUICK = 16384  # values that are done before another thread could have taken the GIL that it would be given
-TURNS = 32  # in how many turns the items of a pass are taken
-LEAST = 64  # channels that are merged in one
 EPS = -1.25  # stands for the one of a call
 
 # A C function, and what packs its arguments behind the crew, the helpers and the job.
@@ -89,7 +87,7 @@ def _shared(function: Callable[[bytes], int]) -> Callable[[bytes], int]:
             share.function(share.pack(where))
 
         try:
-            result = assisted(lambda helpers: function(_CREW(where, helpers) + packed[16:]), help, TURNS)
+            result = assisted(lambda helpers: function(_CREW(where, helpers) + packed[16:]), help, ITEMS)
         finally:
             crew[memory.CLOSED] = 1
         entry.done(result != LOST)
@@ -128,8 +126,7 @@ def _job(window: Window, activation: Any, measures: bool, writes: bool) -> NDArr
     job = np.zeros(form.SLOTS, np.int64)
     for k, (place, (kernel, args, items)) in enumerate(passes.items()):
         entry, row = kernel.slots(0, items, *args)
-        each = max(items // TURNS, LEAST if place == form.MERGE else 1)
-        told = [entry.address, job.size, len(row), each, place == form.WRITE, memory.FIRST + k * memory.PHASE]
+        told = [entry.address, job.size, len(row), place == form.WRITE, memory.FIRST + k * memory.PHASE]
         told += [row.index(known[name]) for name in form.PLACES[place]]
         job[place : place + len(told)] = told
         job[form.ROW] = max(job[form.ROW], len(row))
