@@ -80,13 +80,14 @@ def test_helpers_that_come_when_they_like(shape: str, come: str) -> None:
     x, kept = drawn(shape), []
     expected = all_verbs(x)
 
-    def submit(help: Callable[[], None], helpers: int) -> None:
+    def enter(call: Any, help: Callable[[], None], wanted: int, limit: int) -> int:
         kept.append(help)
         if come in ("late", "twice"):
             for _ in range(1 + (come == "twice")):
                 threading.Timer(1e-4, help).start()
+        return wanted
 
-    with mock.patch.object(threads._runtime, "submit", submit), numbabn.num_threads(2):
+    with mock.patch.object(threads._runtime, "enter", enter), numbabn.num_threads(2):
         for _ in range(5):
             assert all_verbs(x) == expected
     assert kept
@@ -147,12 +148,12 @@ def test_ctrl_c_before_the_work_lets_everybody_go() -> None:
     numbabn.moments(x)
     left = threading.Event()
 
-    def submit(help: Callable[[], None], helpers: int) -> None:
+    def enter(call: Any, help: Callable[[], None], wanted: int, limit: int) -> int:
         threading.Thread(target=lambda: (help(), left.set())).start()
         raise KeyboardInterrupt
 
     with (
-        mock.patch.object(threads._runtime, "submit", submit),
+        mock.patch.object(threads._runtime, "enter", enter),
         numbabn.num_threads(2),
         pytest.raises(KeyboardInterrupt),
     ):

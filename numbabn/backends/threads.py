@@ -34,7 +34,7 @@ class _Runtime:
         self.queue: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self.helpers = 0
         # Helpers of each call at work. Weak, so that a call which Ctrl-C ends anywhere is forgotten too.
-        self.calls: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self.calls: dict[weakref.ref[Any], int] = {}
         self.limit = 0  # 0: nobody has asked yet
         self.reason = ""
 
@@ -44,27 +44,36 @@ class _Runtime:
             self.limit, self.reason = default_limit()
         return self.limit
 
-    def enter(self, call: Any, wanted: int, limit: int) -> int:
-        """Count a call in; returns how many helpers it may have."""
+    def enter(self, call: Any, work: Callable[[], None], wanted: int, limit: int) -> int:
+        """Count a call in, and start `work` in as many helpers as are free for it; returns how many."""
+        known = weakref.ref(call, self.forget)
         with self.lock:
-            free = limit - len(self.calls) - 1 - sum(self.calls.values())
-            self.calls[call] = helpers = max(0, min(wanted, free))
-            return helpers
+            at_work = sum(self.calls.values())
+            self.calls[known] = helpers = max(0, min(wanted, limit - len(self.calls) - 1 - at_work))
+            while self.helpers < at_work + helpers:  # as many as may be at work
+                if not self.started():
+                    break
+        for _ in range(helpers if self.helpers else 0):
+            self.queue.put(work)
+        return helpers
+
+    def started(self) -> bool:
+        """Start a helper; False at the end of the interpreter, or where there are no more threads."""
+        try:
+            name = f"numbabn_{self.helpers}"
+            threading.Thread(target=_help, args=(self.queue,), name=name, daemon=True).start()
+        except RuntimeError:
+            return False
+        self.helpers += 1
+        return True
 
     def leave(self, call: Any) -> None:
         """Count a call out."""
-        with self.lock:
-            self.calls.pop(call, None)
+        self.forget(weakref.ref(call))
 
-    def submit(self, work: Callable[[], None], helpers: int) -> None:
-        """Start `work` in up to `helpers` threads; fewer, or none, where threads cannot be had."""
-        with self.lock, contextlib.suppress(RuntimeError):  # the interpreter is shutting down, or no more threads
-            while self.helpers < sum(self.calls.values()):  # as many as may be at work
-                name = f"numbabn_{self.helpers}"
-                threading.Thread(target=_help, args=(self.queue,), name=name, daemon=True).start()
-                self.helpers += 1
-        for _ in range(helpers if self.helpers else 0):
-            self.queue.put(work)
+    def forget(self, call: weakref.ref[Any]) -> None:
+        """Count out what is known as a call; one step, as it may come at any time."""
+        self.calls.pop(call, None)
 
 
 def _help(queue: SimpleQueue[Callable[[], None]]) -> None:
@@ -147,9 +156,7 @@ def parallel_for(body: Callable[[int, int], None], items: int, small: bool = Fal
     limit, runtime = get_num_threads(), _runtime
     call = _Claims(body, items, max(1, items // (CLAIMS * limit)))
     try:
-        helpers = runtime.enter(call, min(limit, items) - 1, limit)
-        if helpers:
-            runtime.submit(call.help, helpers)
+        runtime.enter(call, call.help, min(limit, items) - 1, limit)
         call.work()
     finally:
         try:
@@ -167,10 +174,7 @@ def assisted(work: Callable[[int], int], help: Callable[[], None], items: int) -
         return work(0)
     limit, runtime = get_num_threads(), _runtime
     try:
-        helpers = runtime.enter(help, min(limit, items) - 1, limit)
-        if helpers:
-            runtime.submit(help, helpers)
-        return work(helpers)
+        return work(runtime.enter(help, help, min(limit, items) - 1, limit))
     finally:
         runtime.leave(help)
 
