@@ -20,6 +20,7 @@
 ``more.py``           third and fourth moments, extremes, non-finite values
 ``activation.py``     what may follow the normalization, and its slope
 ``cpu_rows.py``       moments, channels contiguous: (N, C), NHWC, and NCHW with tiny images
+``columns.py``        from channels to the columns of a row, and back
 ``cpu_planes.py``     moments, a long contiguous run for each (outer, channel), as in NCHW
 ``grads.py``          sums over the gradient, for both families
 ``point.py``          one element of a result: normalized, or the gradient of x

@@ -12,10 +12,13 @@ from functools import cache
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils, config
+from numba.core import cgutils, config, fastmathpass
 from numba.core.codegen import AOTCodeLibrary, JITCPUCodegen
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.cpu import CPUContext
 from numba.core.registry import cpu_target
+from numba.cpython import mathimpl
+from numba.np import npyimpl
 
 from . import forms
 from .memory import Flat
@@ -104,20 +107,39 @@ def _codegen():
     return _Codegen("numbabn")
 
 
+class _Context(CPUContext):
+    """numba's context as kernels need it: without what Python would need of a function, arrays, or numba's own memory.
+
+    The implementations of all that would be imported for the first kernel, and SciPy with them.
+    """
+
+    def codegen(self):
+        return _codegen()
+
+    def get_executable(self, library, fndesc, env):
+        return object().__sizeof__  # numba knows a function by one of Python, a new one each
+
+    def load_additional_registries(self):
+        for name in ("builtins", "iterators", "numbers", "rangeobj", "slicing", "tupleobj"):
+            importlib.import_module(f"numba.cpython.{name}")
+        for registry in (mathimpl.registry, npyimpl.registry):
+            self.install_registry(registry)
+
+    def post_lowering(self, module, library):
+        if self.fastmath:
+            fastmathpass.rewrite_module(module, self.fastmath)
+
+
 @contextmanager
 def _unoptimized(context):
-    """Helpers as they are: each would be optimized by itself, and again in all that call it.
-
-    numba makes machine code of every function that it compiles, and knows it by a function of Python, a new one each.
-    """
-    before = config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE
+    """Helpers as they are: each would be optimized by itself, and again in all that call it."""
+    before = type(context), config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE
     config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE = type(config.OPT)(0), 0, 0
-    context.codegen, context.get_executable = _codegen, lambda library, fndesc, env: object().__sizeof__
+    context.__class__ = _Context
     try:
         yield
     finally:
-        del context.codegen, context.get_executable
-        config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE = before
+        context.__class__, config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE = before
 
 
 def _made(room, name, kinds, emit):

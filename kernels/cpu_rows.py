@@ -8,13 +8,14 @@ columns into channels is plain addition.
 
 import numpy as np
 
+from .columns import fold, spread
 from .forms import LANES, Eight, Few
 from .jit import helper, inlined, kernel, maybe, otherwise
 from .lines import touch
 from .memory import at, load, moved, store
 from .more import begin_extremes, fold_extremes, tally_extremes, tally_higher
-from .room import clear, copy, free_room, is_missing, new_room, padded
-from .vector import select, total
+from .room import clear, free_room, is_missing, new_room, padded
+from .vector import select
 from .weights import (
     block_of,
     count_rows,
@@ -147,20 +148,6 @@ def _add_rows(x, stride, rows, width, pick, pivot, sums, places, ahead):
 
 
 @helper
-def spread(value, channels, inner, pack, out):
-    """Repeat (channels,) over the pack x channels x inner columns of a wide row."""
-    for k in range(pack):
-        if inner == 1:
-            copy(value, 0, out, k * channels, channels)
-        else:
-            for c in range(channels):
-                one = value[c]
-                at_column = (k * channels + c) * inner
-                for j in range(at_column, at_column + inner):
-                    out[j] = one
-
-
-@helper
 def _pivots(x, stride, rows, channels, inner, pack, pick, count, mean, out):
     """A pivot for each channel: its mean so far, else its first value, else 0; never NaN or infinity."""
     _firsts(x, stride, rows, channels, inner, pack, pick, count, out)
@@ -185,10 +172,10 @@ def _known_pivot(pick, count, mean, value, c):
     return select(load(count, c) == 0.0, value, load(mean, c))
 
 
-@otherwise(lambda pick, channels: 1)
-def _counted(pick, channels):
-    """How many channels have a count of their own."""
-    return channels
+@helper
+def _looked_at(pick, higher, channels):
+    """Of how many channels a part is read before its first values are in it: of one where all have the same count."""
+    return 1 if pick is None and higher is None else channels
 
 
 @helper
@@ -261,11 +248,11 @@ def _block(x, stride, rows, channels, inner, pack, pick, parts, b, c0, ahead, ro
         begin_extremes(extremes, width, 0, width)
         _add_rows(part, pack * stride, n, width, seen, pivot, (s0, s1, s2, higher, extremes), places, ahead)
         counts = _counts(pick, s0, channels, inner, pack, n)
-        _fold(s1, channels, inner, pack)
-        _fold(s2, channels, inner, pack)
+        fold(s1, channels, inner, pack)
+        fold(s2, channels, inner, pack)
         s3, s4 = higher, at(higher, width)
-        _fold(s3, channels, inner, pack)
-        _fold(s4, channels, inner, pack)
+        fold(s3, channels, inner, pack)
+        fold(s4, channels, inner, pack)
         _fold_extremes(extremes, width, channels, inner, pack, parts, part_at)
         take_in(parts, b, c0, channels, pick is None and count[0] == 0.0, counts, seed, s1, s2, s3, s4)
 
@@ -278,7 +265,7 @@ def _clear_counts(pick, s0, width):
 @otherwise(lambda pick, s0, channels, inner, pack, n: float(n * pack * inner))
 def _counts(pick, s0, channels, inner, pack, n):
     """The weights of n wide rows: of each channel, and one number for all where each value counts 1."""
-    _fold(s0, channels, inner, pack)
+    fold(s0, channels, inner, pack)
     return s0
 
 
@@ -296,51 +283,6 @@ def _fold_extremes(extremes, width, channels, inner, pack, parts, part_at):
             column = (k * channels + c) * inner
             plane = parts.parts * parts.channels
             fold_extremes(extremes, width, column, column + inner, parts.extremes, plane, part_at + c)
-
-
-@helper
-def _fold(sums, channels, inner, pack):
-    """Add up the columns of each channel, in place: the first (channels,) of (width,); nothing for None."""
-    if sums is not None and pack * inner > 1:
-        if inner == 1:
-            _fold_rows(sums, channels, pack)
-        else:
-            for c in range(channels):
-                whole = 0.0
-                for k in range(pack):
-                    whole += _total(sums, (k * channels + c) * inner, inner)
-                sums[c] = whole  # no later channel has a column before this one
-
-
-@helper
-def _fold_rows(sums, channels, pack):
-    """`_fold` where each row has one column of a channel: several channels at a time."""
-    rest = channels % LANES
-    for c in range(0, channels - rest, LANES):
-        whole = load(sums, Eight(c))
-        for k in range(channels, pack * channels, channels):
-            whole = whole + load(sums, Eight(k + c))
-        store(sums, Eight(c), whole)
-    if rest > 0:
-        last = Few(channels - rest, rest)
-        whole = load(sums, last)
-        for k in range(channels, pack * channels, channels):
-            whole = whole + load(sums, moved(last, k))
-        store(sums, last, whole)
-
-
-@helper
-def _total(sums, first, n):
-    """The sum of n numbers from `first` on."""
-    whole, rest = 0.0, n % LANES
-    if n >= LANES:
-        lanes = load(sums, Eight(first))
-        for j in range(first + LANES, first + n - rest, LANES):
-            lanes = lanes + load(sums, Eight(j))
-        whole = total(lanes)
-    for j in range(first + n - rest, first + n):
-        whole += sums[j]
-    return whole
 
 
 @helper
@@ -362,7 +304,7 @@ def moments(lo, hi, x, stride, rows, channels, inner, pack, row_blocks, col_bloc
         first, last = rows * b // row_blocks, rows * (b + 1) // row_blocks
         c0, c1 = channels * k // col_blocks, channels * (k + 1) // col_blocks
         packed = (last - first) // pack * pack
-        begin_part(parts, b, c0, c1 - c0, _counted(pick, c1 - c0))
+        begin_part(parts, b, c0, c1 - c0, _looked_at(pick, parts.higher, c1 - c0))
         # One call for both, in a loop: what is compiled twice takes twice the time.
         for row, n, p in ((first, packed, pack), (first + packed, last - first - packed, 1)):
             if n > 0:

@@ -3,6 +3,7 @@
 Rows, blocks and columns are as in `cpu_rows.py` and `cpu_planes.py`. The gradient of x is written by `written.py`.
 """
 
+from .columns import fold
 from .forms import LANES, Eight, Few
 from .jit import helper, inlined, kernel
 from .memory import at, load, moved, store
@@ -70,12 +71,11 @@ def _add_rows(dy, dy_step, x, x_step, n, width, pick, mean, act, residual, r_ste
 @helper
 def _fold(s1, s2, channels, inner, pack, sums, part, blocks_channels):
     """Add the columns of each channel to a part of (2, parts, channels) that begins at `part`."""
-    for k in range(pack):
-        for c in range(channels):
-            column = (k * channels + c) * inner
-            for j in range(column, column + inner):
-                sums[part + c] += s1[j]
-                sums[blocks_channels + part + c] += s2[j]
+    fold(s1, channels, inner, pack)
+    fold(s2, channels, inner, pack)
+    for c in range(channels):
+        sums[part + c] += s1[c]
+        sums[blocks_channels + part + c] += s2[c]
 
 
 @kernel

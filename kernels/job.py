@@ -2,8 +2,8 @@
 
 At which word of an array object the address of its elements is; how many channels, bytes of x, and parts of the
 moments; the longest row of slots. Then forms of kernels: the C function, where its slots begin in the job, how many
-they are, whether the last items come first, where helpers find it in the memory that they share, and which slots are for
-what PLACES names. Then the slots.
+they are, whether the last items come first, where helpers find it in the memory that they share, and which slots are
+for what PLACES names. Then the slots.
 """
 
 DATA, CHANNELS, BYTES, PARTS, ROW = range(5)

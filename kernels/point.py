@@ -9,12 +9,12 @@ from numba import types
 from numba.extending import overload
 
 from .activation import activate, slope
+from .columns import spread
 from .forms import Affine, Gradient
 from .jit import ALONE, helper, inlined, maybe
 from .lines import touch
 from .memory import at, load, moved, number, store
 from .operation import call_of, nothing_at_all, operation
-from .room import copy
 from .vector import kind_of
 from .weights import block_of, fill, unless_missing, view_of_row, view_of_run, weigh
 
@@ -46,9 +46,8 @@ def one_of(parameter, c):
 @maybe
 def columns(parameter, c0, channels, inner, pack, phase, room):
     """A parameter of channels c0... for each column of a wide row, beginning with column `phase`; None stays None."""
-    if inner == 1 and phase == 0:
-        for k in range(pack):
-            copy(parameter, c0, room, k * channels, channels)
+    if phase == 0:
+        spread(at(parameter, c0), channels, inner, pack, room)
         return room
     width, j = pack * channels * inner, -phase
     for _ in range(pack):
