@@ -27,6 +27,7 @@
 ``written.py``        results, written by rows or runs, into the cache or past it
 ``learn.py``          running averages of few channels
 ``whole.py``          all that a verb does, in one call
+``whole_back.py``     the same on the way back
 ``job.py``            what such a call needs to know
 ``objects.py``        NumPy arrays and kernels, by their addresses
 ``crew.py``           one such call by several threads

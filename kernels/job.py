@@ -8,12 +8,14 @@ for what PLACES names. Then the slots.
 
 DATA, CHANNELS, BYTES, PARTS, ROW = range(5)
 FUNCTION, BEGIN, LENGTH, BACKWARDS, PLACE, WHERE = range(6)  # of a form
-MEASURE, MERGE, WRITE, BOTH, SLOTS = 5, 15, 24, 35, 49  # where the forms begin, and the slots
+MEASURE, MERGE, WRITE, BOTH, SUMS, INPUTS, SLOTS = 5, 15, 24, 35, 49, 59, 72  # where the forms begin, and the slots
 PLACES = {
     MEASURE: ("x", "count", "mean", "m2"),
     MERGE: ("count", "mean", "m2"),
     WRITE: ("x", "out", "mean", "gamma", "beta"),
     BOTH: ("x", "out", "count", "mean", "m2", "gamma", "beta", "eps"),
+    SUMS: ("dy", "x", "mean", "sums"),
+    INPUTS: ("dy", "x", "out", "mean", "a", "b", "k"),
 }
 # What is done: all but the running average, where the batch is not finite; a part, for want of memory.
 NOTHING, DONE, UNLEARNED, LOST = 0, 1, 2, 3

@@ -56,3 +56,20 @@ def fold(channels, var, gamma, eps, scale):
         valid &= not var[c] < 0.0
         scale[c] = 0.0 if total == 0.0 else gamma[c] / np.sqrt(total)
     return valid
+
+
+@uncontracted
+def slopes(channels, count, m2, gamma, eps, sum_g, sum_gd, a, b, k, gradients):
+    """What `numbabn.backward.propagate` works out between its passes, to the last bit; gamma: perhaps a itself.
+
+    count: values of each channel, more than 0; gradients: (2, channels), for those of gamma and beta.
+    """
+    for c in range(channels):
+        total = m2[c] / count + eps
+        inverse = 0.0 if total == 0.0 else 1.0 / np.sqrt(total)
+        a[c] = inverse * gamma[c]
+        share = a[c] / count
+        b[c] = share * sum_g[c]
+        k[c] = share * sum_gd[c] * inverse * inverse
+        gradients[c] = sum_gd[c] * inverse + 0.0 * sum_g[c]
+        gradients[channels + c] = sum_g[c]

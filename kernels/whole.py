@@ -34,13 +34,13 @@ from .welford import scale_of
 
 
 @helper
-def _elements(job, array):
+def elements(job, array):
     """The address of the elements of an array object."""
     return words_at(array)[job[DATA]]
 
 
 @helper
-def _row(job, form, room):
+def row_of(job, form, room):
     """The slots of a kernel, some of them to be filled in."""
     slots = seen_as(room, job, form[LENGTH])
     copy(job, form[BEGIN], slots, 0, form[LENGTH])
@@ -48,13 +48,13 @@ def _row(job, form, room):
 
 
 @helper
-def _all_items(crew, helpers, form, slots):
+def all_items(crew, helpers, form, slots):
     """All items of a kernel; whether there was memory for them."""
     return together(crew, helpers, form, slots) if helpers > 0 else call(form[FUNCTION], slots) != 0
 
 
 @helper
-def _told(done, helpers):
+def told(done, helpers):
     """What is done after a kernel that writes: where one thread has no memory, others may have written."""
     if done:
         return DONE
@@ -93,19 +93,19 @@ def _measured(job, crew, helpers, x, count, mean, m2, room):
     parts = _parts(job, count, mean, m2, room)
     counts, means, squares = parts
     form = at(job, MEASURE)
-    slots = _row(job, form, room)
+    slots = row_of(job, form, room)
     slots[form[WHERE]] = x
     slots[form[WHERE + 1]] = address_of(counts)
     slots[form[WHERE + 2]] = address_of(means)
     slots[form[WHERE + 3]] = address_of(squares)
-    done = _all_items(crew, helpers, form, slots)
+    done = all_items(crew, helpers, form, slots)
     if done and job[PARTS] > 1:
         form = at(job, MERGE)
-        slots = _row(job, form, room)
+        slots = row_of(job, form, room)
         slots[form[WHERE]] = address_of(counts)
         slots[form[WHERE + 1]] = address_of(means)
         slots[form[WHERE + 2]] = address_of(squares)
-        done = _all_items(crew, helpers, form, slots)
+        done = all_items(crew, helpers, form, slots)
         _first(job, parts, count, mean, m2)
     return done
 
@@ -114,13 +114,13 @@ def _measured(job, crew, helpers, x, count, mean, m2, room):
 def _written(job, crew, helpers, x, out, mean, scale, shift, room):
     """x normalized into out; whether there was memory for it."""
     form = at(job, WRITE)
-    slots = _row(job, form, room)
+    slots = row_of(job, form, room)
     slots[form[WHERE]] = x
     slots[form[WHERE + 1]] = out
     slots[form[WHERE + 2]] = address_of(mean)
     slots[form[WHERE + 3]] = address_of(scale)
     slots[form[WHERE + 4]] = address_of(shift)
-    return _all_items(crew, helpers, form, slots)
+    return all_items(crew, helpers, form, slots)
 
 
 @helper
@@ -129,7 +129,7 @@ def _trained(job, crew, helpers, x, out, count, mean, m2, gamma, beta, eps, room
     parts = _parts(job, count, mean, m2, room)
     counts, means, squares = parts
     form = at(job, BOTH)
-    slots = _row(job, form, room)
+    slots = row_of(job, form, room)
     slots[form[WHERE]] = x
     slots[form[WHERE + 1]] = out
     slots[form[WHERE + 2]] = address_of(counts)
@@ -138,30 +138,30 @@ def _trained(job, crew, helpers, x, out, count, mean, m2, gamma, beta, eps, room
     slots[form[WHERE + 5]] = address_of(gamma)
     slots[form[WHERE + 6]] = address_of(beta)
     room[form[WHERE + 7]] = eps
-    done = _all_items(crew, helpers, form, slots)
+    done = all_items(crew, helpers, form, slots)
     _first(job, parts, count, mean, m2)
     return done
 
 
 @helper
-def _parameter(job, array, single, absent, room):
+def parameter(job, array, single, absent, room):
     """A parameter of the channels as float64, where nothing that is written later changes it."""
     channels = job[CHANNELS]
     if array == 0:
         for c in range(channels):
             room[c] = absent
     elif single != 0:
-        singles = singles_at(_elements(job, array))
+        singles = singles_at(elements(job, array))
         for c in range(channels):
             room[c] = load(singles, c)
     else:
-        copy(doubles_at(_elements(job, array)), 0, room, 0, channels)
+        copy(doubles_at(elements(job, array)), 0, room, 0, channels)
 
 
 @helper
-def _apart(job, x, out):
+def apart(job, x, out):
     """Whether two arrays of one size are one object, or do not touch."""
-    return x == out or abs(_elements(job, x) - _elements(job, out)) >= job[BYTES]
+    return x == out or abs(elements(job, x) - elements(job, out)) >= job[BYTES]
 
 
 @helper
@@ -173,8 +173,8 @@ def _learned(job, count, mean, m2, known_count, known_mean, known_spread, weight
     """
     if known_count == 0:
         return DONE
-    n, known = doubles_at(_elements(job, known_count)), doubles_at(_elements(job, known_mean))
-    spread, into = doubles_at(_elements(job, known_spread)), at(m2, job[CHANNELS])
+    n, known = doubles_at(elements(job, known_count)), doubles_at(elements(job, known_mean))
+    spread, into = doubles_at(elements(job, known_spread)), at(m2, job[CHANNELS])
     if free > 0.0:
         finite = exponential(job[CHANNELS], n, known, spread, count[0], mean, m2, free, weight, into)
     else:
@@ -189,9 +189,9 @@ def moments(crew, helpers, job, x, moments, known_count, known_mean, known_sprea
     room = new_room(padded(channels) + _room_of(job))
     if is_missing(room):
         return NOTHING
-    mean = doubles_at(_elements(job, moments))
+    mean = doubles_at(elements(job, moments))
     m2, count, slots = at(mean, channels), room, at(room, padded(channels))
-    x = _elements(job, x)
+    x = elements(job, x)
     done = NOTHING
     if _measured(job, crew, helpers, x, count, mean, m2, slots):
         done = _learned(job, count, mean, m2, known_count, known_mean, known_spread, weight, free)
@@ -207,21 +207,21 @@ def normalize(crew, helpers, job, x, out, mean, var, gamma, beta, singles, eps):
     """
     width = padded(job[CHANNELS])
     room = new_room(4 * width + job[ROW])
-    if not _apart(job, x, out) or is_missing(room):
+    if not apart(job, x, out) or is_missing(room):
         free_room(room)
         return NOTHING
-    x, out = _elements(job, x), _elements(job, out)
+    x, out = elements(job, x), elements(job, out)
     by, scale, weight, shift = room, at(room, width), at(room, 2 * width), at(room, 3 * width)
-    _parameter(job, mean, singles & 1, 0.0, by)
-    _parameter(job, var, singles & 2, 1.0, scale)
-    _parameter(job, beta, singles & 8, -0.0, shift)  # to add that changes nothing, not even the sign of a zero
+    parameter(job, mean, singles & 1, 0.0, by)
+    parameter(job, var, singles & 2, 1.0, scale)
+    parameter(job, beta, singles & 8, -0.0, shift)  # to add that changes nothing, not even the sign of a zero
     valid, done = True, NOTHING
     if eps >= 0.0:
-        _parameter(job, gamma, singles & 4, 1.0, weight)
+        parameter(job, gamma, singles & 4, 1.0, weight)
         valid = fold(job[CHANNELS], scale, weight, eps, scale)
     slots = at(room, 4 * width)
     if valid:
-        done = _told(_written(job, crew, helpers, x, out, by, scale, shift, slots), helpers)
+        done = told(_written(job, crew, helpers, x, out, by, scale, shift, slots), helpers)
     free_room(room)
     return done
 
@@ -233,22 +233,22 @@ def train(
     """`moments`, and x normalized by them; singles: bits 4 and 8 as above."""
     channels, width = job[CHANNELS], padded(job[CHANNELS])
     room = new_room(3 * width + _room_of(job))
-    if not _apart(job, x, out) or is_missing(room):
+    if not apart(job, x, out) or is_missing(room):
         free_room(room)
         return NOTHING
-    x, out = _elements(job, x), _elements(job, out)
-    mean = doubles_at(_elements(job, moments))
+    x, out = elements(job, x), elements(job, out)
+    mean = doubles_at(elements(job, moments))
     m2, count, scale, shift = at(mean, channels), room, at(room, width), at(room, 2 * width)
     slots = at(room, 3 * width)
-    _parameter(job, gamma, singles & 4, 1.0, scale)
-    _parameter(job, beta, singles & 8, -0.0, shift)
+    parameter(job, gamma, singles & 4, 1.0, scale)
+    parameter(job, beta, singles & 8, -0.0, shift)
     done = NOTHING
     if job[BOTH] != 0:
-        done = _told(_trained(job, crew, helpers, x, out, count, mean, m2, scale, shift, eps, slots), helpers)
+        done = told(_trained(job, crew, helpers, x, out, count, mean, m2, scale, shift, eps, slots), helpers)
     elif _measured(job, crew, helpers, x, count, mean, m2, slots):
         for c in range(channels):
             scale[c] = scale_of(count[c], m2[c], scale[c], eps)
-        done = _told(_written(job, crew, helpers, x, out, mean, scale, shift, slots), helpers)
+        done = told(_written(job, crew, helpers, x, out, mean, scale, shift, slots), helpers)
     if done == DONE:
         done = _learned(job, count, mean, m2, known_count, known_mean, known_spread, weight, free)
     free_room(room)

@@ -136,6 +136,27 @@ def trained(
     return (y, Moments.pair(found.count, box)) if done else None
 
 
+def propagated(
+    dy: Any, x: Any, m: Any, out: Any, axis: Any, backend: str | None, gamma: Any, beta: Any, eps: float
+) -> tuple[NDArray, NDArray, NDArray] | None:
+    """The gradients of x, gamma and beta, of an array normalized by its own moments."""
+    found = lane(x, axis, backend)
+    if found is None or type(m) is not Moments:
+        return None
+    alike = type(dy) is np.ndarray and dy.dtype is x.dtype and dy.shape == x.shape and dy.flags.num & READ == READ
+    if not alike or type(m.count) is not float or m.count <= 0.0:
+        return None
+    singles = singles_of((gamma, beta), found.channel_shape, 4)
+    y = None if singles is None or singles_of((m.mean, m.m2), found.channel_shape, 1) != 0 else destination(x, out)
+    if y is None:
+        return None
+    gradients = np.empty((2, *found.channel_shape))
+    given = 0 if gamma is None else id(gamma)
+    function, pack = found.backward
+    done = function(pack(id(dy), id(x), id(y), id(m.mean), id(m.m2), given, singles, m.count, eps, id(gradients)))
+    return (y, gradients[0], gradients[1]) if done else None
+
+
 # BatchNorm -------------------------------------------------------------------------------------------
 
 

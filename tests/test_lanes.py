@@ -455,3 +455,63 @@ def test_a_momentum_that_is_code_takes_no_lane() -> None:
     with mock.patch.object(lanes, "destination", side_effect=AssertionError):
         bn(x, training=True, out=out)
     assert bn.num_batches == 1
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, BFLOAT16], ids=lambda t: np.dtype(t).name)
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_way_back_gives_the_same_bits(name: str, dtype: Any) -> None:
+    x, dy, how = drawn(SHAPES[name], dtype), drawn(SHAPES[name], dtype, seed=1), {"axis": 1}
+    m, bn = numbabn.moments(x, axis=1), BatchNorm(6, axis=1, gamma=np.linspace(0.5, 2, 6), beta=1)
+    bn(x, training=True)
+    for gamma in (None, bn.gamma, bn.gamma.astype(np.float32)):
+        with no_lane():
+            expected = numbabn.batch_norm_backward(dy, x, m, gamma, **how)
+        assert lanes.propagated(dy, x, m, None, 1, None, gamma, None, 1e-5) is not None
+        out = np.full_like(x, np.nan)
+        for got in (
+            numbabn.batch_norm_backward(dy, x, m, gamma, **how),
+            numbabn.batch_norm_backward(dy, x, m, gamma, 0.5, out=out, **how),
+            *([bn.backward(dy), bn.backward(dy, out=out)] if gamma is bn.gamma else []),
+        ):
+            assert [a.tobytes() for a in got] == [a.tobytes() for a in expected]
+            assert [(a.dtype, a.shape) for a in got] == [(a.dtype, a.shape) for a in expected]
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-5])
+def test_the_way_back_through_what_is_not_finite_or_constant(eps: float) -> None:
+    x, dy = drawn((32, 6), np.float64), drawn((32, 6), np.float64, seed=1)
+    x[:, 0], x[3, 1], x[4, 2], dy[5, 3], dy[6, 4], dy[:, 5] = 2.0, np.nan, np.inf, np.inf, np.nan, 0.0
+    m = numbabn.moments(x)
+    with no_lane():
+        expected = numbabn.batch_norm_backward(dy, x, m, eps=eps)
+    for got, want in zip(numbabn.batch_norm_backward(dy, x, m, eps=eps), expected, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_the_way_back_into_dy_or_x_and_what_is_refused() -> None:
+    x, dy, gamma = drawn((32, 6)), drawn((32, 6), seed=1), np.ones(6)
+    m = numbabn.moments(x)
+    expected = numbabn.batch_norm_backward(dy, x, m, gamma)[0]
+    for place in (dy.copy(), x.copy()):
+        into_dy = (place == dy).all()
+        given = (place, x) if into_dy else (dy, place)
+        assert lanes.propagated(*given, m, place, -1, None, gamma, None, 1e-5) is None
+        assert numbabn.batch_norm_backward(*given, m, gamma, out=place)[0].tobytes() == expected.tobytes()
+    base = np.zeros(33 * 6, np.float32)
+    a, b = base[:-6].reshape(32, 6), base[6:].reshape(32, 6)
+    for wrong, how in (
+        ({"dy": dy[:5]}, {}),
+        ({"dy": a}, {"out": b}),
+        ({"gamma": gamma[:5]}, {}),
+        ({}, {"beta": gamma[:5]}),
+        ({"m": numbabn.moments(x[:, :5])}, {}),
+        ({}, {"renorm": (np.ones(5), np.zeros(6))}),
+        ({}, {"eps": -1.0}),
+    ):
+        given = {"dy": dy, "x": x, "m": m, "gamma": gamma} | wrong
+        with pytest.raises((ValueError, TypeError), match=r"`\w+`"):
+            numbabn.batch_norm_backward(**given, **how)
+    r = np.full(6, 2.0)
+    np.testing.assert_allclose(
+        numbabn.batch_norm_backward(dy, x, m, gamma, renorm=(r, np.zeros(6)))[0], 2 * expected, rtol=1e-5, atol=1e-6
+    )

@@ -10,6 +10,7 @@ from ..arrays import NDArray
 from ..layout import Layout, Window
 from . import cuts
 from .cuts import SMALL
+from .passes import parts_of, summing
 from .scratch import Run, channel_numbers, groups_of, here, kept_of, scratch
 from .threads import parallel_for
 from .written import write
@@ -72,23 +73,15 @@ def grad_inputs(
 
 def _grad_sums_of_window(window: Window, mean: NDArray, omit: bool, act: Any, run: Run) -> NDArray:
     g = window.geometry
-    parameters = (mean, _compiled(act))
-    dy, x, other = window.of("dy"), window.of("x"), window.of("residual")
-    if g.rows:
-        pack, row_blocks, col_blocks = cuts.row_blocks(g)
-        sums, items = np.zeros((2, row_blocks, g.channels)), row_blocks * col_blocks
-        shape = (g.outer, g.channels, g.inner, pack, row_blocks, col_blocks)
-        pick, kernel = cuts.pick_of_rows(window, pack, omit), cuts.kernel("grads", "rows")
-        over = kernel.over(*dy[:2], *x[:2], *shape, pick, *parameters, *other[:2], sums.reshape(-1))
-    else:
-        blocks, outer_blocks, inner_blocks = cuts.plane_blocks(g)
-        each = outer_blocks * inner_blocks
-        sums, items = np.zeros((2, each, g.channels)), blocks * each
-        shape = (g.outer, g.channels, g.inner, blocks, outer_blocks, inner_blocks)
-        pick, kernel = cuts.pick_of_planes(window, omit), cuts.kernel("grads", "planes")
-        over = kernel.over(*dy, *x, *shape, pick, *parameters, *other, sums.reshape(-1))
-    run(over, items, g.size <= SMALL)
-    return np.asarray(sums.sum(axis=1))
+    pick = cuts.pick_of_rows(window, cuts.row_blocks(g)[0], omit) if g.rows else cuts.pick_of_planes(window, omit)
+    sums = np.zeros((2, parts_of(g), g.channels))
+    arrays = (window.of("dy"), window.of("x"), pick, mean, _compiled(act), window.of("residual"))
+    kernel, args, items = summing(g, *arrays, sums.reshape(-1))
+    run(kernel.over(*args), items, g.size <= SMALL)
+    whole = sums[:, 0].copy()
+    for part in range(1, sums.shape[1]):
+        whole += sums[:, part]
+    return whole
 
 
 def _grad_inputs_of_window(

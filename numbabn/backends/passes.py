@@ -70,3 +70,16 @@ def training(
     where = (*window.of("x"), *window.of(into), g.outer, g.channels, g.inner, blocks, outer_blocks, inner_blocks)
     by = (cuts.pick_of_planes(window, omit), parts, gamma, beta, eps, *window.of("residual"), activation)
     return Pass(cuts.kernel("cpu_planes", "train"), (*where, *by, past, machine.ahead()), blocks)
+
+
+def summing(g: Geometry, dy: Any, x: Any, pick: Any, mean: Any, act: Any, residual: Any, sums: Any) -> Pass:
+    """The sums of the way back into zeros, (2, `parts_of`, channels); dy, x and residual as `window.of` gives them."""
+    if g.rows:
+        pack, row_blocks, col_blocks = cuts.row_blocks(g)
+        where = (*dy[:2], *x[:2], g.outer, g.channels, g.inner, pack, row_blocks, col_blocks)
+        args, items = (*where, pick, mean, act, *residual[:2], sums), row_blocks * col_blocks
+        return Pass(cuts.kernel("grads", "rows"), args, items)
+    blocks, outer_blocks, inner_blocks = cuts.plane_blocks(g)
+    where = (*dy, *x, g.outer, g.channels, g.inner, blocks, outer_blocks, inner_blocks)
+    args, items = (*where, pick, mean, act, *residual, sums), blocks * outer_blocks * inner_blocks
+    return Pass(cuts.kernel("grads", "planes"), args, items)

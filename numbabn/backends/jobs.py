@@ -1,0 +1,73 @@
+"""What a call of `kernels/whole.py` has to know of arrays of one shape and dtype: see `kernels/job.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..arrays import NDArray
+from ..layout import Window
+from . import cuts
+from .cuts import SMALL
+from .passes import Pass, in_cache, measuring, merging, parts_of, summing, training
+
+EPS = -1.25  # stands for the one of a call
+# Arrays of a call, by stand-ins, which are found again by their addresses.
+_NAMES = ("count", "mean", "m2", "gamma", "beta", "sums", "a", "b", "k")
+
+
+def job_of(window: Window, activation: Any, name: str) -> NDArray:
+    """The whole numbers of a job for a verb, with the kernels that it needs; "x" and "out" are in the window."""
+    form, memory, entries = cuts.kernels("job"), cuts.kernels("shared"), cuts.kernels("entry")
+    arrays = dict(zip(_NAMES, np.empty((len(_NAMES), 1)), strict=True))
+    arrays |= {"x": window.flat["x"], "out": window.flat["out"], "dy": np.empty_like(window.flat["x"])}
+    known = {key: entries.address(array) for key, array in arrays.items()} | {"eps": EPS}
+    g, writes = window.geometry, (form.WRITE, form.INPUTS)
+    job = np.zeros(form.SLOTS, np.int64)
+    passes = _back(window, arrays) if name == "backward" else _there(window, activation, name, arrays)
+    for k, (place, (kernel, args, items)) in enumerate(passes.items()):
+        entry, row = kernel.slots(0, items, *args)
+        told = [entry.address, job.size, len(row), place in writes, memory.FIRST + k * memory.PHASE]
+        told += [row.index(known[key]) for key in form.PLACES[place]]
+        job[place : place + len(told)] = told
+        job[form.ROW] = max(job[form.ROW], len(row))
+        job = np.concatenate([job, np.frombuffer(entry.pack(*row), np.int64)])
+    job[: form.ROW] = word_of_data(), g.channels, g.size * window.flat["x"].itemsize, parts_of(g)
+    return job
+
+
+def _there(window: Window, activation: Any, name: str, arrays: dict[str, Any]) -> dict[int, Pass]:
+    """The passes of "moments", "normalize" and "train", by their places in the job."""
+    form, forms, g = cuts.kernels("job"), cuts.kernels("forms"), window.geometry
+    count, mean, m2, gamma, beta = (arrays[key] for key in _NAMES[:5])
+    parts = forms.Parts(count, mean, m2, None, None, parts_of(g), g.channels)
+    if name == "train" and g.size > SMALL and not g.rows and cuts.trained_while_cached(window):
+        return {form.BOTH: training(window, "out", parts, gamma, beta, EPS, activation)}
+    passes = {}
+    if name != "normalize":
+        passes[form.MEASURE] = measuring(window, parts)
+        if parts.parts > 1:
+            passes[form.MERGE] = merging(parts)
+    if name != "moments":
+        task = forms.Affine(*window.of("x"), mean, gamma, beta, None, 0, 0, activation)
+        passes[form.WRITE] = in_cache(g, task, *window.of("out"))
+    return passes
+
+
+def _back(window: Window, arrays: dict[str, Any]) -> dict[int, Pass]:
+    """The passes of "backward"; dy lies as x does."""
+    form, g, absent = cuts.kernels("job"), window.geometry, (None, 0, 0)
+    mean, sums, a, b, k = (arrays[key] for key in ("mean", "sums", "a", "b", "k"))
+    x = window.of("x")
+    dy = (arrays["dy"], *x[1:])
+    task = cuts.kernels("forms").Gradient(*dy, *x, *absent, None, mean, None, *absent, a, b, k)
+    return {
+        form.SUMS: summing(g, dy, x, None, mean, None, absent, sums),
+        form.INPUTS: in_cache(g, task, *window.of("out")),
+    }
+
+
+def word_of_data() -> int:
+    """At which word of an array object the address of its elements is: after what every object has."""
+    return object.__basicsize__ // 8
