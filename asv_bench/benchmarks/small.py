@@ -1,8 +1,11 @@
 """Small arrays, where a call costs more than its arithmetic. NUMBABN_BENCH_SCALE does not change them."""
 
+import numpy as np
+
 import numbabn
 
 from . import check_moments, check_output, check_trained, draw, touched
+from .backward import check_gradients
 
 
 class Small:
@@ -22,9 +25,15 @@ class Small:
         mean, var = self.bn.running_mean, self.bn.running_var
         check_output(self.bn(self.x, out=self.out), self.x, 1, mean, var)
         check_moments(self.bn.update(self.x), self.x, 1)
+        self.dy, self.axis, self.training = draw(self.x.shape, seed=1) - 95, 1, True
+        self.gamma, self.m = np.linspace(0.5, 2, self.x.shape[1]), numbabn.moments(self.x, axis=1)
+        check_gradients(self.gradients(), self)
 
     def normalize(self):
         return numbabn.normalize(self.x, 100.0, 225.0, axis=1, out=self.out)
+
+    def gradients(self):
+        return numbabn.batch_norm_backward(self.dy, self.x, self.m, self.gamma, axis=1, out=self.out)
 
     def time_moments(self, shape):
         numbabn.moments(self.x, axis=1)
@@ -43,3 +52,6 @@ class Small:
 
     def time_update(self, shape):
         self.bn.update(self.x)
+
+    def time_backward(self, shape):
+        self.gradients()

@@ -19,7 +19,7 @@ BIG = (
     "omitting",
 )
 MAIN = ("moments", "inference", "train", "backward")  # of the types beside float32
-SMALL = ("moments", "inference", "train", "step", "layer", "update")
+SMALL = ("moments", "inference", "train", "backward", "step", "layer", "update")
 TASKS = (*BIG[:5], "step", "layer", *BIG[5:])
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 
