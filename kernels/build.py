@@ -17,7 +17,7 @@ from numba.core.codegen import AOTCodeLibrary, JITCPUCodegen
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.cpu import CPUContext
 from numba.core.registry import cpu_target
-from numba.cpython import mathimpl
+from numba.cpython import cmathimpl, mathimpl
 from numba.np import npyimpl
 
 from . import forms
@@ -122,7 +122,8 @@ class _Context(CPUContext):
     def load_additional_registries(self):
         for name in ("builtins", "iterators", "numbers", "rangeobj", "slicing", "tupleobj"):
             importlib.import_module(f"numba.cpython.{name}")
-        for registry in (mathimpl.registry, npyimpl.registry):
+        # In numba's order, as intrinsics are registered in the first of them, and what others have installed already.
+        for registry in (cmathimpl.registry, mathimpl.registry, npyimpl.registry, *self._registries):
             self.install_registry(registry)
 
     def post_lowering(self, module, library):

@@ -63,6 +63,46 @@ def test_numba_is_as_it_was_afterwards() -> None:
     assert done.stdout == "crossed\n10.0\n", done.stderr
 
 
+@pytest.mark.parametrize("first", ["ours", "theirs"])
+def test_kernels_and_functions_of_others_in_turn(first: str) -> None:
+    """numba's context is lent to kernels, and given back: what others compile before, between and after is whole."""
+    code = """
+        import os, sys
+        os.environ["NUMBABN_CACHE"] = "0"
+        import numpy as np, numbabn
+        x = np.random.default_rng(0).normal(size=(300, 5))
+
+        def ours(dtype):
+            y, m = numbabn.batch_norm(x.astype(dtype), activation="tanh")
+            assert numbabn.normalize(x.astype(dtype), m.mean, m.var()).shape == x.shape
+            assert numbabn.moments(x.astype(dtype)).count == 300
+
+        def theirs(scale):
+            import numba
+
+            @numba.njit(fastmath=True)
+            def function(a):
+                names = {"a": [max(1, 2), min(3.0, 4.0)]}
+                ordered = sorted(names["a"])
+                return np.dot(a, a.T).sum() + np.sort(a[:, 0])[0] + len("abc"[1:]) + ordered[0] + np.linalg.norm(a)
+
+            got = function(x * scale)
+            want = np.dot(x, x.T).sum() * scale**2 + np.sort(x[:, 0])[0] * scale + 4 + np.linalg.norm(x) * scale
+            assert abs(got - want) < 1e-6, (got, want)
+
+        if sys.argv[1] == "theirs":
+            theirs(1.0)
+        ours(np.float32)
+        theirs(2.0)
+        ours(np.float64)
+        theirs(3.0)
+        print("whole")
+        """
+    program = [sys.executable, "-c", textwrap.dedent(code), first]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert done.stdout == "whole\n", done.stderr
+
+
 @pytest.mark.parametrize("stream", ["0", "1"])
 def test_warmup_compiles_what_plain_calls_need(stream: str, tmp_path: Path) -> None:
     """Small arrays, those that are cut into parts, channels that stay cached, and results that go past the cache."""
