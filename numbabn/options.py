@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,28 +18,8 @@ from .schedules import Schedule
 POLICIES = ("skip", "raise", "propagate")
 
 
-class _Derived:
-    """Room for what follows from the options, and is worked out once."""
-
-    __slots__ = ("_learns_in_kernel", "_plain")
-
-
-def _once(work_out: Callable[[Any], bool]) -> Any:
-    """A property that is worked out when it is first asked for: looked at in every call, it took some of its time."""
-    name = f"_{work_out.__name__}"
-
-    def known(self: Any) -> bool:
-        try:
-            return getattr(self, name)  # type: ignore[no-any-return]
-        except AttributeError:
-            object.__setattr__(self, name, work_out(self))
-            return known(self)
-
-    return property(known, doc=work_out.__doc__)
-
-
 @dataclass(frozen=True, slots=True)
-class Options(_Derived):
+class Options:
     """How a BatchNorm works, as opposed to what it has learned; see `numbabn.BatchNorm` for each."""
 
     channels: tuple[int, ...]
@@ -61,6 +40,24 @@ class Options(_Derived):
     ghost: tuple[int, str] | None
     flavour: str | None
     backend: str | None
+    # What follows from them, and is looked at in every call.
+    plain: bool = field(
+        init=False, compare=False
+    )  # training uses its batch, and refuses nothing of what it finds there
+    learns_in_kernel: bool = field(init=False, compare=False)  # a kernel brings the average up to date, by a number
+
+    def __post_init__(self) -> None:
+        plain = (
+            self.renorm is None
+            and self.ghost is None
+            and not self.in_two_steps
+            and self.nan_policy == "propagate"
+            and self.nonfinite != "raise"
+            and self.single == "beta"
+        )
+        by_number = self.average in ("exponential", "cumulative") and not callable(self.momentum)
+        object.__setattr__(self, "plain", plain)
+        object.__setattr__(self, "learns_in_kernel", self.renorm is None and by_number)
 
     @classmethod
     def checked(
@@ -132,24 +129,6 @@ class Options(_Derived):
         if self.constant == "center":
             scale = np.where(arithmetic.is_constant(mean, var, count), weight, scale)
         return scale
-
-    @_once
-    def plain(self) -> bool:
-        """Whether a training call normalizes by its batch and can refuse nothing of what it finds there."""
-        return (
-            self.renorm is None
-            and self.ghost is None
-            and not self.in_two_steps
-            and self.nan_policy == "propagate"
-            and self.nonfinite != "raise"
-            and self.single == "beta"
-        )
-
-    @_once
-    def learns_in_kernel(self) -> bool:
-        """Whether the running average is one that a kernel brings up to date, and asks nobody for a momentum."""
-        by_number = self.average in ("exponential", "cumulative") and not callable(self.momentum)
-        return self.renorm is None and by_number
 
     @property
     def in_two_steps(self) -> bool:

@@ -52,7 +52,7 @@ def saved(
     options: Options, running: Running, gamma: NDArray | None, beta: NDArray | None
 ) -> tuple[dict[str, Any], dict[str, NDArray]]:
     """(config, arrays) for a file; a momentum that is a function is only mentioned."""
-    config = {f.name: getattr(options, f.name) for f in fields(options)} | {"num_batches": running.batches}
+    config = {f.name: getattr(options, f.name) for f in fields(options) if f.init} | {"num_batches": running.batches}
     config["renorm"] = None if options.renorm is None else options.renorm.config()
     named = arrays(running, gamma, beta)
     if isinstance(options.momentum, tuple):

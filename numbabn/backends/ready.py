@@ -17,12 +17,13 @@ import numpy as np
 from ..arrays import NDArray
 from ..layout import Layout, Window
 from . import cuts
-from .cuts import ITEMS, SMALL
+from .cuts import GRAIN, SMALL
 from .jobs import job_of, word_of_data
 from .threads import assisted
 
 UNLEARNED: int = cuts.kernels("job").UNLEARNED
 LOST: int = cuts.kernels("job").LOST
+SHARE = 2 * GRAIN  # values that a thread has at least: each takes some microseconds to be woken
 QUICK = 16384  # values that are done before another thread could have taken the GIL that it would be given
 
 # A C function, and what packs its arguments behind the crew, the helpers and the job.
@@ -69,14 +70,14 @@ class Prepared:
         entry = cuts.kernel(room, name).entry(("i8", "i", "i8", *kinds))
         function, size = entry.function, self._window.geometry.size
         if size > SMALL:
-            function = _shared(function)
+            function = _shared(function, size // SHARE)
         elif size <= QUICK:
             function = entry.at_once()
         return function, partial(entry.pack, 0, 0, cuts.kernels("entry").address(job))
 
 
-def _shared(function: Callable[[bytes], int]) -> Callable[[bytes], int]:
-    """A function of `kernels/whole.py` that gives helpers a share (see `kernels/crew.py`)."""
+def _shared(function: Callable[[bytes], int], threads: int) -> Callable[[bytes], int]:
+    """A function of `kernels/whole.py` that so many threads share at most: see `kernels/crew.py`."""
     memory, entry = cuts.kernels("shared"), cuts.kernels("entry")
     share = cuts.kernel("crew", "help").entry(("i8",))
 
@@ -88,7 +89,7 @@ def _shared(function: Callable[[bytes], int]) -> Callable[[bytes], int]:
             share.function(share.pack(where))
 
         try:
-            result = assisted(lambda helpers: function(_CREW(where, helpers) + packed[16:]), help, ITEMS)
+            result = assisted(lambda helpers: function(_CREW(where, helpers) + packed[16:]), help, threads)
         finally:
             crew[memory.CLOSED] = 1
         entry.done(result != LOST)

@@ -168,13 +168,13 @@ def parallel_for(body: Callable[[int, int], None], items: int, small: bool = Fal
         raise call.error
 
 
-def assisted(work: Callable[[int], int], help: Callable[[], None], items: int) -> int:
-    """``work(helpers)`` here, while so many threads call `help`, late or not at all; what `work` gives."""
+def assisted(work: Callable[[int], int], help: Callable[[], None], threads: int) -> int:
+    """``work(helpers)`` here, while so many others call `help`, late or not at all; what `work` gives."""
     if getattr(_inside, "helper", False):
         return work(0)
     limit, runtime = get_num_threads(), _runtime
     try:
-        return work(runtime.enter(help, help, min(limit, items) - 1, limit))
+        return work(runtime.enter(help, help, min(limit, threads) - 1, limit))
     finally:
         runtime.leave(help)
 
