@@ -89,8 +89,8 @@ def _add_eight(x, p0, p1, p2, p3, p4, p5, p6, p7, k0, k1, k2, k3, k4, k5, k6, k7
     if k0 is not None:
         store(s0, j, load(s0, j) + (((w0 + w1) + (w2 + w3)) + ((w4 + w5) + (w6 + w7))))
     store(s1, j, load(s1, j) + (((e0 + e1) + (e2 + e3)) + ((e4 + e5) + (e6 + e7))))
-    squares = ((e0 * d0 + e1 * d1) + (e2 * d2 + e3 * d3)) + ((e4 * d4 + e5 * d5) + (e6 * d6 + e7 * d7))
-    store(s2, j, load(s2, j) + squares)
+    first = load(s2, j) + e0 * d0 + e1 * d1 + e2 * d2 + e3 * d3  # each of them one instruction
+    store(s2, j, first + (e4 * d4 + e5 * d5 + e6 * d6 + e7 * d7))
 
 
 @helper

@@ -60,12 +60,24 @@ def _several(scalar, n):
     return ir.VectorType(scalar, n) if n else scalar
 
 
-def _to_double(builder, flat, value, n):
+def _upper_halves(builder, value):
+    """`LANES` numbers of 16 bits as those of float32: a load of both halves and one shuffle, instead of two steps."""
+    byte, twice = ir.VectorType(BYTE, 4 * LANES), ir.Constant(ir.VectorType(INT32, 2 * LANES), [*range(LANES)] * 2)
+    value = builder.bitcast(builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), twice), byte)
+    places = [place for k in range(LANES) for place in (128, 128, 2 * k, 2 * k + 1)]  # 128 and more: zero
+    kind = ir.FunctionType(byte, [byte, byte])
+    shuffle = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx2.pshuf.b")
+    return builder.bitcast(builder.call(shuffle, [value, ir.Constant(byte, places)]), _several(ir.FloatType(), LANES))
+
+
+def _to_double(context, builder, flat, value, n):
     """An element, or n of them, as float64."""
     if flat.kind == "f8":
         return value
     if flat.kind == "f2":
         value = builder.fpext(value, _several(ir.FloatType(), n))
+    elif flat.kind == "b2" and n and "+avx2" in context.codegen()._tm_features:
+        value = _upper_halves(builder, value)
     elif flat.kind == "b2":
         word = _several(INT32, n)
         value = builder.zext(value, word)
@@ -176,13 +188,13 @@ def load_by(x, i):
 
 def _load_one(context, builder, signature, args):
     flat = signature.args[0]
-    return _to_double(builder, flat, builder.load(place_of(builder, flat, *args)), 0)
+    return _to_double(context, builder, flat, builder.load(place_of(builder, flat, *args)), 0)
 
 
 def _load_eight(context, builder, signature, args):
     flat, first = signature.args[0], builder.extract_value(args[1], 0)
     place = place_of(builder, flat, args[0], first, ir.VectorType(flat.element, LANES))
-    return _to_double(builder, flat, builder.load(place, align=flat.size), LANES)
+    return _to_double(context, builder, flat, builder.load(place, align=flat.size), LANES)
 
 
 def _load_few(context, builder, signature, args):
@@ -191,7 +203,7 @@ def _load_few(context, builder, signature, args):
     kind = ir.VectorType(ir.IntType(8 * flat.size), LANES)
     place = place_of(builder, flat, args[0], first, kind)
     value = _masked(builder, flat, "llvm.masked.load", lambda kind: kind, [place], mask_of(builder, n))
-    return _to_double(builder, flat, builder.bitcast(value, ir.VectorType(flat.element, LANES)), LANES)
+    return _to_double(context, builder, flat, builder.bitcast(value, ir.VectorType(flat.element, LANES)), LANES)
 
 
 def _put(out, i, value):
