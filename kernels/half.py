@@ -7,10 +7,12 @@ name says which format it holds. The conversions become vector instructions (vcv
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
+from .forms import LANES
 from .jit import helper
-from .vector import bits_of, of_bits, select
+from .vector import INT32, bits_of, of_bits, select
 
 HALF = np.dtype([("half", np.uint16)], align=True)
 BFLOAT = np.dtype([("bfloat", np.uint16)], align=True)
@@ -62,6 +64,17 @@ def float_to_bits(typingctx, value):
         return builder.bitcast(args[0], ir.IntType(32))
 
     return types.uint32(types.float32), codegen
+
+
+def upper_halves(builder, value):
+    """LLVM's `LANES` numbers of 16 bits as those of float32, by AVX2: a load of both halves and a shuffle."""
+    byte, twice = ir.VectorType(ir.IntType(8), 4 * LANES), ir.VectorType(INT32, 2 * LANES)
+    both = builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), ir.Constant(twice, [*range(LANES)] * 2))
+    places = [place for k in range(LANES) for place in (128, 128, 2 * k, 2 * k + 1)]  # 128 and more: zero
+    kind = ir.FunctionType(byte, [byte, byte])
+    shuffle = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx2.pshuf.b")
+    halves = builder.call(shuffle, [builder.bitcast(both, byte), ir.Constant(byte, places)])
+    return builder.bitcast(halves, ir.VectorType(ir.FloatType(), LANES))
 
 
 @helper

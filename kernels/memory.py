@@ -14,7 +14,7 @@ from numba.core import cgutils
 from numba.extending import models, overload, register_model
 
 from .forms import LANES, Eight, Few
-from .half import BFLOAT, HALF, bits_to_float, float_to_half, half_to_float, to_bfloat, to_odd
+from .half import BFLOAT, HALF, bits_to_float, float_to_half, half_to_float, to_bfloat, to_odd, upper_halves
 from .half import float_to_bits as float_bits
 from .jit import ALONE
 from .operation import argument, nothing_at_all, operation
@@ -60,16 +60,6 @@ def _several(scalar, n):
     return ir.VectorType(scalar, n) if n else scalar
 
 
-def _upper_halves(builder, value):
-    """`LANES` numbers of 16 bits as those of float32: a load of both halves and one shuffle, instead of two steps."""
-    byte, twice = ir.VectorType(BYTE, 4 * LANES), ir.Constant(ir.VectorType(INT32, 2 * LANES), [*range(LANES)] * 2)
-    value = builder.bitcast(builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), twice), byte)
-    places = [place for k in range(LANES) for place in (128, 128, 2 * k, 2 * k + 1)]  # 128 and more: zero
-    kind = ir.FunctionType(byte, [byte, byte])
-    shuffle = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx2.pshuf.b")
-    return builder.bitcast(builder.call(shuffle, [value, ir.Constant(byte, places)]), _several(ir.FloatType(), LANES))
-
-
 def _to_double(context, builder, flat, value, n):
     """An element, or n of them, as float64."""
     if flat.kind == "f8":
@@ -77,7 +67,7 @@ def _to_double(context, builder, flat, value, n):
     if flat.kind == "f2":
         value = builder.fpext(value, _several(ir.FloatType(), n))
     elif flat.kind == "b2" and n and "+avx2" in context.codegen()._tm_features:
-        value = _upper_halves(builder, value)
+        value = upper_halves(builder, value)
     elif flat.kind == "b2":
         word = _several(INT32, n)
         value = builder.zext(value, word)
