@@ -21,7 +21,7 @@ _KINDS = {np.dtype(t): k for t, k in ((np.float16, "f2"), (np.float32, "f4"), (n
 _KINDS |= {np.dtype(f"{sign}{size}"): f"{sign}{size}" for sign in "iu" for size in (1, 2, 4, 8)}
 _KINDS |= {np.dtype([(name, np.uint16)], align=True): kind for name, kind in (("half", "f2"), ("bfloat", "b2"))}
 _NUMBERS = {int: "i", float: "d", bool: "b"}
-_TWO = Struct("=qq").pack
+TWO = Struct("=qq").pack
 
 
 class Entry(NamedTuple):
@@ -61,7 +61,7 @@ class Kernel:
         function, behind = entry.function, entry.pack(*values)[16:]
 
         def call(lo: int, hi: int, alive: Any = rest) -> None:
-            done(function(_TWO(lo, hi) + behind))
+            done(function(TWO(lo, hi) + behind))
 
         return call
 

@@ -40,11 +40,10 @@ class Options:
     ghost: tuple[int, str] | None
     flavour: str | None
     backend: str | None
-    # What follows from them, and is looked at in every call.
-    plain: bool = field(
-        init=False, compare=False
-    )  # training uses its batch, and refuses nothing of what it finds there
-    learns_in_kernel: bool = field(init=False, compare=False)  # a kernel brings the average up to date, by a number
+    # What follows from them, and is looked at in every call: whether training uses its batch and refuses nothing of
+    # what it finds there; whether a kernel brings the average up to date, by a number.
+    plain: bool = field(init=False, compare=False)
+    learns_in_kernel: bool = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         plain = (

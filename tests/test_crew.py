@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -114,6 +115,19 @@ def test_whoever_waits_in_vain_leaves() -> None:
     assert helping(memory)
 
 
+@contextlib.contextmanager
+def refusing(kept: np.ndarray, form: str) -> Iterator[None]:
+    """Let a job have a kernel that finds no memory."""
+    refuse = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(lambda slots: 0)
+    place = getattr(job, form) + job.FUNCTION
+    before = kept[place]
+    kept[place] = ctypes.cast(refuse, ctypes.c_void_p).value
+    try:
+        yield
+    finally:
+        kept[place] = before
+
+
 @pytest.mark.parametrize("form", ["SUMS", "INPUTS"])
 def test_where_a_kernel_of_the_way_back_has_no_memory(form: str) -> None:
     x = drawn("rows")
@@ -122,12 +136,7 @@ def test_where_a_kernel_of_the_way_back_has_no_memory(form: str) -> None:
     found = lanes.lane(x, -1, None)
     assert found is not None
     assert found.backward
-    refuse = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(lambda slots: 0)
-    kept = next(k for k in found._kept if k[job.SUMS])
-    place = getattr(job, form) + job.FUNCTION
-    before = kept[place]
-    kept[place] = ctypes.cast(refuse, ctypes.c_void_p).value
-    try:
+    with refusing(next(k for k in found._kept if k[job.SUMS]), form):
         for limit in (1, 2):
             with numbabn.num_threads(limit):
                 if form == "INPUTS" and limit > 1:
@@ -135,8 +144,6 @@ def test_where_a_kernel_of_the_way_back_has_no_memory(form: str) -> None:
                         numbabn.batch_norm_backward(x, x, m)
                 else:
                     assert numbabn.batch_norm_backward(x, x, m)[0].tobytes() == expected.tobytes()
-    finally:
-        kept[place] = before
 
 
 @pytest.mark.parametrize("form", ["MEASURE", "MERGE", "WRITE", "BOTH"])
@@ -149,12 +156,8 @@ def test_where_a_kernel_has_no_memory(form: str) -> None:
     found = lanes.lane_of(bn._options, x)
     assert found is not None
     train = found.train
-    refuse = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(lambda slots: 0)
-    place = getattr(job, form) + job.FUNCTION
     kept = next(k for k in found._kept if k[job.BOTH] or (k[job.MEASURE] and k[job.WRITE]))
-    before = kept[place]
-    kept[place] = ctypes.cast(refuse, ctypes.c_void_p).value
-    try:
+    with refusing(kept, form):
         assert found.train is train
         with numbabn.num_threads(2):
             if form in ("MEASURE", "MERGE"):
@@ -166,8 +169,6 @@ def test_where_a_kernel_has_no_memory(form: str) -> None:
         with numbabn.num_threads(1):
             fresh = BatchNorm(x.shape[1], axis=1)
             assert fresh(x, training=True).tobytes() == expected.tobytes()
-    finally:
-        kept[place] = before
 
 
 def test_ctrl_c_before_the_work_lets_everybody_go() -> None:

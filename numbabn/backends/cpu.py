@@ -91,11 +91,8 @@ def _transform(
 def _merged(parts: Parts) -> Parts:
     each, channels = parts[0].shape
     if each > 1:
-        merge, args, _ = merging(cuts.flat_parts(parts))
-        blocks = max(1, min(cuts.ITEMS, each * channels // cuts.MERGES))
-        parallel_for(
-            lambda lo, hi: merge(channels * lo // blocks, channels * hi // blocks, *args), blocks, small=blocks == 1
-        )
+        kernel, args, items = merging(cuts.flat_parts(parts))
+        parallel_for(kernel.over(*args), items, small=each * channels < 2 * cuts.MERGES)
     return _first(parts)
 
 

@@ -9,7 +9,6 @@ import ctypes
 import sys
 from collections.abc import Callable
 from functools import cache, partial
-from struct import Struct
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,6 @@ _CALLS = {
     "train": ("iiiiiidiiidd", "whole"),
     "backward": ("iiiiiiiddi", "whole_back"),
 }
-_CREW = Struct("=qq").pack
 
 
 class Prepared:
@@ -89,7 +87,7 @@ def _shared(function: Callable[[bytes], int], threads: int) -> Callable[[bytes],
             share.function(share.pack(where))
 
         try:
-            result = assisted(lambda helpers: function(_CREW(where, helpers) + packed[16:]), help, threads)
+            result = assisted(lambda helpers: function(entry.TWO(where, helpers) + packed[16:]), help, threads)
         finally:
             crew[memory.CLOSED] = 1
         entry.done(result != LOST)
