@@ -1,9 +1,9 @@
 """What a job holds (see `whole.py`), each a whole number: none of it needs numba.
 
-At which word of an array object the address of its elements is; how many channels, bytes of x, and parts of the
-moments; the longest row of slots. Then forms of kernels: the C function, where its slots begin in the job, how many
-they are, whether the last items come first, where helpers find it in the memory that they share, and which slots are
-for what PLACES names. Then the slots.
+At which word of an array object the address of its elements is; how many channels; bytes from the first element to
+the end of the last one, of the array that reaches furthest; parts of the moments; the longest row of slots. Then forms
+of kernels: the C function, where its slots begin in the job, how many they are, whether the last items come first,
+where helpers find it in the memory that they share, and which slots are for what PLACES names. Then the slots.
 """
 
 DATA, CHANNELS, BYTES, PARTS, ROW = range(5)

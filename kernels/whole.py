@@ -160,7 +160,7 @@ def parameter(job, array, single, absent, room):
 
 @helper
 def apart(job, x, out):
-    """Whether two arrays of one size are one object, or do not touch."""
+    """Whether two arrays are one object, or lie so far apart that they do not touch."""
     return x == out or abs(elements(job, x) - elements(job, out)) >= job[BYTES]
 
 

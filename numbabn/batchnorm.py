@@ -531,7 +531,7 @@ class BatchNorm(Described, Conversions, Movable, Learning):
         self, o: Options, running: Running, gamma: Any, beta: Any, x: Any, out: Any, training: bool
     ) -> NDArray | None:
         """The output of a plain call that takes the lane, or None where it has to go the general way."""
-        found = lanes.lane_of(o, x) if o.plain or not training else None
+        found = lanes.lane_of(o, x, out) if o.plain or not training else None
         if found is None:
             return None
         if not training:
@@ -541,7 +541,7 @@ class BatchNorm(Described, Conversions, Movable, Learning):
             return lanes.inferred(found, x, out, by)
         # A schedule is the caller's code, which may do anything to the arrays that were looked at.
         plain = self._adjustment is None and not callable(o.momentum)
-        y = lanes.destination(x, out) if plain else None
+        y = lanes.destination(found, x, out) if plain else None
         if y is None:
             return None
         planned = self._planned()  # may refuse, and nothing is written yet

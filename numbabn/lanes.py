@@ -1,9 +1,10 @@
-"""A fast lane for arrays that a cache may hold, where finding out how to take one costs much beside the arithmetic.
+"""A fast lane for plain arrays, as finding out how to take one costs much: after large ones no cache has that Python.
 
 What the first call has found out (the layout, how the work is cut, which kernels take it) serves later ones with an
-array of the same shape and dtype. Only plain calls take the lane: a C-contiguous, aligned NumPy array of a floating
-dtype, into a new array, into another like it, or in place; parameters that are float32 or float64 arrays. Whatever
-else there is, and whatever there is to refuse, goes the general way, with the same result to the last bit.
+array of the same shape, strides and dtype. Only plain calls take the lane: an aligned NumPy array of a floating dtype
+that the kernels take as it is, into a new array, into another like it, or in place; parameters that are float32 or
+float64 arrays. Whatever else there is, and whatever there is to refuse, goes the general way, with the same result to
+the last bit.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from .layout import canonical
 from .options import Options
 from .statistics import Moments
 
-READ = 0x0001 | 0x0100  # the bits of ndarray.flags.num: C-contiguous, aligned
-WRITTEN = READ | 0x0400  # and writable
+ALIGNED, WRITABLE = 0x0100, 0x0400  # bits of ndarray.flags.num
+READ = ALIGNED | 0x0001  # and C-contiguous
+LARGE = 1 << 30  # bytes of an array that takes so long that Ctrl-C has to be heard before its end
 MOST = 256  # shapes that are remembered
 DOUBLE, SINGLE = np.dtype(np.float64), np.dtype(np.float32)
 NO_LEARNING = (0, 0, 0, 0.0, 0.0)
@@ -33,45 +35,76 @@ NO_LEARNING = (0, 0, 0, 0.0, 0.0)
 _known: dict[tuple[Any, ...], Prepared | None] = {}
 
 
-def lane(x: Any, axis: Any, backend: str | None, activation: Any = None) -> Prepared | None:
-    """What is prepared for x, to be read; None where the call has to go the general way."""
-    if type(x) is not np.ndarray or x.nbytes >= PAST:
+def lane(x: Any, axis: Any, backend: str | None, activation: Any = None, out: Any = None) -> Prepared | None:
+    """What is prepared for x, to be read, with what is to be written; None where the call has to go the general way."""
+    if type(x) is not np.ndarray or x.nbytes >= LARGE:
         return None
     if type(axis) is not int and (type(axis) is not tuple or not all(type(a) is int for a in axis)):
         return None
     choice = backends.current() if backend is None else backend
     if choice != "auto" and choice != "cpu":
         return None
-    if x.flags.num & READ != READ:
-        return None
-    key = x.shape, x.dtype, axis, activation
+    flags = x.flags.num
+    key: tuple[Any, ...] = (x.shape, x.dtype, axis, activation)
+    if flags & READ != READ:
+        if not flags & ALIGNED:
+            return None
+        key = (*key, x.strides, out.strides if type(out) is np.ndarray else None)
     try:
         found = _known[key]
     except KeyError:
-        found = _opened(x, axis, activation)
+        found = _opened(x, axis, activation, out)
         if len(_known) >= MOST:
             _known.clear()
         _known[key] = found
     return found
 
 
-def _opened(x: NDArray, axis: Any, activation: Any) -> Prepared | None:
+def _opened(x: NDArray, axis: Any, activation: Any, out: Any) -> Prepared | None:
     if not (x.ndim and x.size and checks.is_float(x.dtype) and x.dtype.isnative):
         return None
-    axes = checks.channel_axes(axis, x.ndim)
-    strides = [x.itemsize * math.prod(x.shape[d + 1 :]) for d in range(x.ndim)]
+    axes, strides = checks.channel_axes(axis, x.ndim), None
+    lie = lie_out = tuple(x.itemsize * math.prod(x.shape[d + 1 :]) for d in range(x.ndim))
+    if not x.flags.c_contiguous:
+        to = out if type(out) is np.ndarray and out.shape == x.shape and out.dtype == x.dtype else np.empty_like(x)
+        if not (_apart(x) and _apart(to)):
+            return None
+        lie, lie_out = strides = x.strides, to.strides
     # Kept, so without memory of their own: nobody reads it.
-    like = {name: as_strided(np.empty(1, x.dtype), x.shape, strides) for name in ("x", "out")}
+    like = {name: as_strided(np.empty(1, x.dtype), x.shape, s) for name, s in (("x", lie), ("out", lie_out))}
+    layout = canonical(like, axes)
+    turned = layout.order.turn is not None or layout.order.channel_perm is not None
     # Without channel axes a statistic is no array, and a kernel finds nothing by its `id`.
-    return prepared(canonical(like, axes), kernel_form(activation)) if axes else None
+    return prepared(layout, strides, kernel_form(activation)) if axes and not turned else None
 
 
-def destination(x: NDArray, out: Any) -> NDArray | None:
+def _apart(x: NDArray) -> bool:
+    """Whether each element has memory of its own, which increasing strides show."""
+    end = x.itemsize
+    for stride, n in sorted(zip(x.strides, x.shape, strict=True)):
+        if n > 1:
+            if stride < end:
+                return False
+            end = stride * n
+    return True
+
+
+def destination(found: Prepared, x: NDArray, out: Any) -> NDArray | None:
     """Where the result goes; None where the call has to go the general way."""
     if out is None:
-        return np.empty(x.shape, x.dtype)
+        return np.empty(x.shape, x.dtype) if found.strides is None else np.empty_like(x)
     like = type(out) is np.ndarray and out.dtype is x.dtype and out.shape == x.shape
-    return out if like and out.flags.num & WRITTEN == WRITTEN else None
+    # What goes past the cache is not what x is read from: in place, large arrays go the general way.
+    like = like and (out is not x or x.nbytes < PAST)
+    return out if like and out.flags.num & WRITABLE and _lies(out, found, 1) else None
+
+
+def _lies(a: NDArray, found: Prepared, which: int) -> bool:
+    """Whether an array is aligned and lies as x does, 0, or the result, 1."""
+    flags = a.flags.num
+    if found.strides is None:
+        return flags & READ == READ
+    return bool(flags & ALIGNED) and a.strides == found.strides[which]
 
 
 def singles_of(parameters: tuple[Any, ...], shape: tuple[int, ...], bit: int) -> int | None:
@@ -104,13 +137,13 @@ def normalized(
     x: Any, out: Any, axis: Any, backend: str | None, mean: Any, var: Any, gamma: Any, beta: Any, eps: float
 ) -> NDArray | None:
     """x normalized by parameters that need no conversion."""
-    found = lane(x, axis, backend)
+    found = lane(x, axis, backend, None, out)
     if found is None:
         return None
     if mean is None or var is None:
         return None
     singles = singles_of((mean, var, gamma, beta), found.channel_shape, 1)
-    y = None if singles is None else destination(x, out)
+    y = None if singles is None else destination(found, x, out)
     if y is None:
         return None
     given = 0 if gamma is None else id(gamma), 0 if beta is None else id(beta)
@@ -122,11 +155,11 @@ def trained(
     x: Any, out: Any, axis: Any, backend: str | None, gamma: Any, beta: Any, eps: float
 ) -> tuple[NDArray, Moments] | None:
     """x normalized by its own moments, and these."""
-    found = lane(x, axis, backend)
+    found = lane(x, axis, backend, None, out)
     if found is None:
         return None
     singles = singles_of((gamma, beta), found.channel_shape, 4)
-    y = None if singles is None else destination(x, out)
+    y = None if singles is None else destination(found, x, out)
     if y is None:
         return None
     box = np.empty((2, *found.channel_shape))
@@ -140,14 +173,18 @@ def propagated(
     dy: Any, x: Any, m: Any, out: Any, axis: Any, backend: str | None, gamma: Any, beta: Any, eps: float
 ) -> tuple[NDArray, NDArray, NDArray] | None:
     """The gradients of x, gamma and beta, of an array normalized by its own moments."""
-    found = lane(x, axis, backend)
+    found = lane(x, axis, backend, None, out)
     if found is None or type(m) is not Moments:
         return None
-    alike = type(dy) is np.ndarray and dy.dtype is x.dtype and dy.shape == x.shape and dy.flags.num & READ == READ
+    alike = type(dy) is np.ndarray and dy.dtype is x.dtype and dy.shape == x.shape and _lies(dy, found, 0)
     if not alike or type(m.count) is not float or m.count <= 0.0:
         return None
     singles = singles_of((gamma, beta), found.channel_shape, 4)
-    y = None if singles is None or singles_of((m.mean, m.m2), found.channel_shape, 1) != 0 else destination(x, out)
+    y = (
+        None
+        if singles is None or singles_of((m.mean, m.m2), found.channel_shape, 1) != 0
+        else destination(found, x, out)
+    )
     if y is None:
         return None
     gradients = np.empty((2, *found.channel_shape))
@@ -175,15 +212,15 @@ class Parameters:
         return self.running is running and self.gamma is gamma and self.beta is beta and self.o is o
 
 
-def lane_of(o: Options, x: Any) -> Prepared | None:
+def lane_of(o: Options, x: Any, out: Any = None) -> Prepared | None:
     """`lane` for the options of a BatchNorm, whose channels x must have."""
-    found = lane(x, o.axis, o.backend, o.activation)
+    found = lane(x, o.axis, o.backend, o.activation, out)
     return None if found is None or found.channel_shape != o.channels else found
 
 
 def inferred(found: Prepared, x: NDArray, out: Any, by: Parameters) -> NDArray | None:
     """The output of inference."""
-    y = destination(x, out)
+    y = destination(found, x, out)
     if y is None:
         return None
     shift = 0 if by.shift is None else id(by.shift)

@@ -10,9 +10,11 @@ from unittest import mock
 import numpy as np
 import pytest
 from cases import BFLOAT16
+from numpy.lib.stride_tricks import as_strided
 
 import numbabn
 from numbabn import BatchNorm, averages, lanes
+from numbabn.backends import machine
 
 SHAPES = {
     "rows": (32, 6),
@@ -47,7 +49,8 @@ def general(bn: BatchNorm, x: np.ndarray) -> np.ndarray:
 
 
 def runs_in_a_lane(bn: BatchNorm, x: np.ndarray, out: Any = None) -> bool:
-    return lanes.lane_of(bn._options, x) is not None and lanes.destination(x, out) is not None
+    found = lanes.lane_of(bn._options, x, out)
+    return found is not None and lanes.destination(found, x, out) is not None
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, BFLOAT16], ids=lambda t: np.dtype(t).name)
@@ -234,10 +237,102 @@ def test_refusals_are_those_of_the_general_way() -> None:
         bn(x)
 
 
-def test_an_array_that_no_cache_holds_takes_no_lane() -> None:
-    bn, x = made(), np.zeros((1_400_000, 6), np.float32)
-    bn(x)
-    assert not runs_in_a_lane(bn, x)
+ORDERS: dict[str, Any] = {
+    "Fortran": lambda: np.asfortranarray(drawn((500, 6))),
+    "Fortran, shared": lambda: np.asfortranarray(drawn((100_001, 6))),
+    "columns": lambda: drawn((500, 64))[:, 3:21],
+    "every other row": lambda: drawn((500, 40))[::2],
+    "channels last": lambda: drawn((4, 9, 9, 24)).transpose(0, 3, 1, 2),
+    "a window of planes": lambda: drawn((4, 6, 40, 50))[:, 1:5, :, :],
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, BFLOAT16], ids=lambda t: np.dtype(t).name)
+def test_other_orders_of_memory(order: str, dtype: Any) -> None:
+    x = ORDERS[order]()
+    x = np.lib.stride_tricks.as_strided(  # the same strides in elements
+        np.empty(1 + sum((n - 1) * s // 4 for n, s in zip(x.shape, x.strides, strict=True)), dtype),
+        x.shape,
+        [s // 4 * np.dtype(dtype).itemsize for s in x.strides],
+    )
+    x[...] = drawn(x.shape)
+    bn = BatchNorm(x.shape[1], axis=1, gamma=np.linspace(0.5, 2, x.shape[1]))
+    with no_lane():
+        expected, m = numbabn.batch_norm(x, bn.gamma, 0.5, axis=1)
+        dx, *slopes = numbabn.batch_norm_backward(expected, x, m, bn.gamma, axis=1)
+    assert runs_in_a_lane(bn, x, x)
+    out = as_strided(np.full(x.size * 20, np.nan, dtype), x.shape, x.strides)
+    y, again = numbabn.batch_norm(x, bn.gamma, np.full(x.shape[1], 0.5), axis=1, out=out)
+    assert y is out
+    for found in (m, again, numbabn.moments(x, axis=1)):
+        assert found.mean.tobytes() == m.mean.tobytes()
+        assert found.m2.tobytes() == m.m2.tobytes()
+    fresh = numbabn.batch_norm(x, bn.gamma, np.full(x.shape[1], 0.5), axis=1)[0]
+    for one in (y, fresh):
+        assert one.tobytes() == expected.tobytes()
+    assert fresh.strides == expected.strides
+    given = as_strided(np.empty(x.size * 20, dtype), x.shape, x.strides)
+    given[...] = expected
+    assert lanes.lane(x, 1, None) is not None
+    for dy in (expected, given):
+        found = numbabn.batch_norm_backward(dy, x, m, bn.gamma, axis=1, out=out)
+        assert [a.tobytes() for a in found] == [a.tobytes() for a in (dx, *slopes)]
+    for beside in (np.empty(x.shape, dtype), np.empty(x.shape, dtype, "F"), np.empty_like(x)):
+        assert numbabn.normalize(x, m.mean, m.var(), bn.gamma, np.full(x.shape[1], 0.5), axis=1, out=beside) is beside
+        assert beside.tobytes() == expected.tobytes()
+        beside.fill(np.nan)
+        assert numbabn.batch_norm(x, bn.gamma, np.full(x.shape[1], 0.5), axis=1, out=beside)[0] is beside
+        assert beside.tobytes() == expected.tobytes()
+    place = numbabn.normalize(x, m.mean, m.var(), bn.gamma, np.full(x.shape[1], 0.5), axis=1, out=x)
+    assert place.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("x", "axis"),
+    [
+        (drawn((40, 6))[::-1], 1),
+        (as_strided(drawn((400,)), (40, 20), (4, 4)), 1),
+        (np.broadcast_to(drawn((40, 1)), (40, 6)), 1),
+        (drawn((40, 6, 5)).transpose(2, 1, 0), (0, 1)),
+        (drawn((50, 12))[:, ::2], 1),
+        (np.zeros(40 * 24 + 1, np.uint8)[1:].view(np.float32).reshape(40, 6), 1),
+    ],
+    ids=["turned", "overlapping", "broadcast", "channels turned", "every other channel", "not aligned"],
+)
+def test_orders_without_a_lane(x: Any, axis: Any) -> None:
+    assert lanes.lane(x, axis, None) is None
+    numbabn.batch_norm(x, axis=axis)
+
+
+@pytest.mark.parametrize("shape", [(1_400_000, 6), (2, 6, 700_000), (2, 32, 131_080)], ids=str)
+@pytest.mark.parametrize("past", [True, False], ids=["past the cache", "through it"])
+def test_arrays_that_no_cache_holds(shape: Any, past: bool, monkeypatch: Any) -> None:
+    """The same bits whether they are stored past the cache or not; in place they go the general way."""
+    lanes._known.clear()
+    monkeypatch.setattr(machine, "past_the_cache", lambda: past)
+    x, out = drawn(shape), np.empty(shape, np.float32)
+    bn = BatchNorm(shape[1], axis=1, gamma=np.linspace(0.5, 2, shape[1]))
+    assert runs_in_a_lane(bn, x, out)
+    assert not runs_in_a_lane(bn, x, x)
+    with no_lane():
+        expected, m = numbabn.batch_norm(x, bn.gamma, axis=1)
+        dx = numbabn.batch_norm_backward(expected, x, m, bn.gamma, axis=1)[0]
+    bn(x, training=True, out=out)
+    assert out.tobytes() == expected.tobytes()
+    assert numbabn.batch_norm_backward(expected, x, m, bn.gamma, axis=1, out=out)[0].tobytes() == dx.tobytes()
+    numbabn.normalize(x, m.mean, m.var(), bn.gamma, axis=1, out=out)
+    assert out.tobytes() == expected.tobytes()
+    numbabn.batch_norm(x, bn.gamma, axis=1, out=x)
+    assert x.tobytes() == expected.tobytes()
+    lanes._known.clear()
+
+
+def test_an_array_that_takes_long_hears_ctrl_c_on_its_way() -> None:
+    bn = made()
+    x = as_strided(np.zeros(1, np.float32), (lanes.LARGE // 24 + 1, 6), (24, 4))  # which nobody reads
+    assert lanes.lane_of(bn._options, x) is None
+    assert lanes.lane_of(bn._options, x[:-1]) is not None
 
 
 def test_the_lanes_do_not_grow_without_end() -> None:

@@ -10,7 +10,8 @@ from ..arrays import NDArray
 from ..layout import Window
 from . import cuts
 from .cuts import SMALL
-from .passes import Pass, in_cache, measuring, merging, parts_of, summing, training
+from .passes import Pass, measuring, merging, parts_of, summing, training
+from .written import goes_past, writing
 
 EPS = -1.25  # stands for the one of a call
 # Arrays of a call, by stand-ins, which are found again by their addresses.
@@ -33,7 +34,7 @@ def job_of(window: Window, activation: Any, name: str) -> NDArray:
         job[place : place + len(told)] = told
         job[form.ROW] = max(job[form.ROW], len(row))
         job = np.concatenate([job, np.frombuffer(entry.pack(*row), np.int64)])
-    job[: form.ROW] = word_of_data(), g.channels, g.size * window.flat["x"].itemsize, parts_of(g)
+    job[: form.ROW] = word_of_data(), g.channels, max(a.nbytes for a in window.flat.values()), parts_of(g)
     return job
 
 
@@ -43,7 +44,8 @@ def _there(window: Window, activation: Any, name: str, arrays: dict[str, Any]) -
     count, mean, m2, gamma, beta = (arrays[key] for key in _NAMES[:5])
     parts = forms.Parts(count, mean, m2, None, None, parts_of(g), g.channels)
     if name == "train" and g.size > SMALL and not g.rows and cuts.trained_while_cached(window):
-        return {form.BOTH: training(window, "out", parts, gamma, beta, EPS, activation)}
+        past = goes_past(window, "out")
+        return {form.BOTH: training(window, "out", parts, gamma, beta, EPS, activation, past=past)}
     passes = {}
     if name != "normalize":
         passes[form.MEASURE] = measuring(window, parts)
@@ -51,7 +53,7 @@ def _there(window: Window, activation: Any, name: str, arrays: dict[str, Any]) -
             passes[form.MERGE] = merging(parts)
     if name != "moments":
         task = forms.Affine(*window.of("x"), mean, gamma, beta, None, 0, 0, activation)
-        passes[form.WRITE] = in_cache(g, task, *window.of("out"))
+        passes[form.WRITE] = writing(window, task, "out")
     return passes
 
 
@@ -64,7 +66,7 @@ def _back(window: Window, arrays: dict[str, Any]) -> dict[int, Pass]:
     task = cuts.kernels("forms").Gradient(*dy, *x, *absent, None, mean, None, *absent, a, b, k)
     return {
         form.SUMS: summing(g, dy, x, None, mean, None, absent, sums),
-        form.INPUTS: in_cache(g, task, *window.of("out")),
+        form.INPUTS: writing(window, task, "out"),
     }
 
 

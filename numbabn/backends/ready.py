@@ -1,4 +1,4 @@
-"""The verbs for arrays that a cache may hold, worked out once for each shape and dtype: one call of one C function.
+"""The verbs for plain arrays, worked out once for each shape, dtype and order of memory: one call of one C function.
 
 Small ones are taken by the caller alone, larger ones with the helpers that are free: see `kernels/whole.py`.
 """
@@ -27,6 +27,7 @@ QUICK = 16384  # values that are done before another thread could have taken the
 
 # A C function, and what packs its arguments behind the crew, the helpers and the job.
 Call = tuple[Callable[[bytes], int], Callable[..., bytes]]
+Strides = tuple[tuple[int, ...], tuple[int, ...]]
 # The kinds of arguments, and where the C function is.
 _CALLS = {
     "moments": ("iiiiidd", "whole"),
@@ -37,14 +38,17 @@ _CALLS = {
 
 
 class Prepared:
-    """What to do with arrays of one shape and dtype: C-contiguous, aligned, `out` like x.
+    """What to do with arrays of one shape and dtype, aligned, with the `strides` of x and of the result.
+
+    These are None where all are C-contiguous.
 
     Each verb is a pair (function, pack): ``function(pack(...))`` takes the arguments as in `kernels/whole.py` and
     `kernels/whole_back.py` behind the job, arrays by their `id`, 0 for none, and returns what is done, as there.
     """
 
-    def __init__(self, layout: Layout, window: Window, activation: Any) -> None:
+    def __init__(self, layout: Layout, window: Window, strides: Strides | None, activation: Any) -> None:
         self.channel_shape = layout.order.channel_shape
+        self.strides = strides
         self.count = float(window.geometry.outer * window.geometry.inner)
         self._window, self._activation = window, activation
         self._kept: list[NDArray] = []
@@ -96,10 +100,17 @@ def _shared(function: Callable[[bytes], int], threads: int) -> Callable[[bytes],
     return shared
 
 
-def prepared(layout: Layout, activation: Any = None) -> Prepared | None:
-    """The verbs for arrays like those of a layout, "x" and "out", C-contiguous; None for what is taken in pieces."""
-    window = layout.window()
-    return None if window is None or not _found_by_id() else Prepared(layout, window, cuts.activation(activation))
+def prepared(layout: Layout, strides: Strides | None, activation: Any = None) -> Prepared | None:
+    """The verbs for arrays like those of a layout, "x" and "out"; None for what is taken in pieces.
+
+    strides: those of the caller's arrays, None where they are C-contiguous.
+    """
+    window, alone = layout.window(), layout.input().window()
+    if window is None or alone is None or not _found_by_id():
+        return None
+    # As the statistics of x are cut by itself, whatever the result is like.
+    same_cut = window.geometry.shared == alone.geometry.shared
+    return Prepared(layout, window, strides, cuts.activation(activation)) if same_cut else None
 
 
 @cache

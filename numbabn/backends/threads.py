@@ -20,7 +20,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-CLAIMS = 8  # ranges for each thread: uneven threads even out, and Ctrl-C waits for one range only
+CLAIMS = 8  # ranges for each thread at least: Ctrl-C waits for one range only
 
 _block_limit: contextvars.ContextVar[int | None] = contextvars.ContextVar("numbabn_threads", default=None)
 _inside = threading.local()
@@ -86,8 +86,9 @@ def _help(queue: SimpleQueue[Callable[[], None]]) -> None:
 class _Claims:
     """The items of one call: handed out in consecutive ranges, until they are gone or someone failed."""
 
-    def __init__(self, body: Callable[[int, int], None], items: int, step: int) -> None:
-        self.body, self.items, self.step = body, items, step
+    def __init__(self, body: Callable[[int, int], None], items: int, threads: int) -> None:
+        self.body, self.items, self.threads = body, items, threads
+        self.most = max(1, items // (CLAIMS * threads))
         self.next = 0
         self.helping = 0
         self.error: BaseException | None = None
@@ -101,9 +102,11 @@ class _Claims:
         while True:
             with self.lock:
                 lo = self.next
-                hi = self.next = min(lo + self.step, self.items)
-            if lo >= hi:
-                return
+                if lo >= self.items:
+                    return
+                # Ever fewer towards the end, so that nobody has much to do when all others are done.
+                share = min(self.most, (self.items - lo) // (2 * self.threads))
+                hi = self.next = lo + max(1, share)
             self.body(lo, hi)
 
     def help(self) -> None:
@@ -154,7 +157,7 @@ def parallel_for(body: Callable[[int, int], None], items: int, small: bool = Fal
         body(0, items)
         return
     limit, runtime = get_num_threads(), _runtime
-    call = _Claims(body, items, max(1, items // (CLAIMS * limit)))
+    call = _Claims(body, items, limit)
     try:
         runtime.enter(call, call.help, min(limit, items) - 1, limit)
         call.work()

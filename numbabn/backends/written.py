@@ -17,21 +17,27 @@ LONG = 16384  # columns of rows that are whole lines of memory together, at most
 
 def write(window: Window, task: Any, into: str, run: Run) -> None:
     """Write what a task makes of a window into one of its arrays."""
-    g = window.geometry
-    small = g.size <= SMALL
-    out, out_outer, out_channel = window.of(into)
-    kernel, args, items = passes.in_cache(g, task, out, out_outer, out_channel)
-    if goes_past(window, into):
-        pack = _pack_of_lines(g, LINE // window.flat[into].itemsize)
-        if pack or not cuts.by_rows(g):
-            items = min(cuts.ITEMS, max(1, g.size // GRAIN))
-            args = (task, out, g.channels, g.inner, g.size, items)
-            if pack:
-                args = (task, out, g.outer, g.channels, g.inner, pack, items)
-            kernel = cuts.kernel("written", "rows_past" if pack else "planes_past")
+    kernel, args, items = writing(window, task, into)
     over = kernel.over(*args)
     # Backwards: what a pass over x has just left in the cache comes first.
-    run(lambda lo, hi: over(items - hi, items - lo), items, small)
+    run(lambda lo, hi: over(items - hi, items - lo), items, window.geometry.size <= SMALL)
+
+
+def writing(window: Window, task: Any, into: str) -> passes.Pass:
+    """The pass that writes what a task makes of a window into one of its arrays."""
+    g = window.geometry
+    if not goes_past(window, into):
+        return passes.in_cache(g, task, *window.of(into))
+    out, items = window.flat[into], min(cuts.ITEMS, max(1, g.size // GRAIN))
+    if not cuts.by_rows(g):
+        return passes.Pass(
+            cuts.kernel("written", "planes_past"), (task, out, g.channels, g.inner, g.size, items), items
+        )
+    pack = _pack_of_lines(g, LINE // out.itemsize)
+    if not pack:
+        return passes.in_cache(g, task, *window.of(into))
+    args = (task, out, g.outer, g.channels, g.inner, pack, items)
+    return passes.Pass(cuts.kernel("written", "rows_past"), args, items)
 
 
 def goes_past(window: Window, into: str) -> bool | None:
