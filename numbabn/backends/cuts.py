@@ -12,6 +12,7 @@ import numpy as np
 
 from ..arrays import NDArray
 from ..layout import KEPT, Geometry, Spread, Window
+from . import machine
 
 ITEMS = 128  # the most parts of one reduction, and so the most threads that share it
 GRAIN = 131072  # values in an item at least: work that outweighs handing it out by far
@@ -30,6 +31,7 @@ SHARED = 16  # items that a reduction is cut into, where it is worth it, and mor
 MUCH = 1 << 20  # has so many values
 MERGES = 65536  # merges of two parts of a channel that are worth handing out
 SPREAD = 8  # blocks of channels that are enough to keep all threads busy with whole channels
+HELD = 32 << 20  # bytes of all arrays together that the last level may be taken to hold
 CACHED = 16 << 20  # bytes that one thread's channels may take for a second read to come from a cache
 
 
@@ -116,9 +118,16 @@ def by_rows(g: Geometry) -> bool:
 
 
 def trained_while_cached(window: Window) -> bool:
-    """Whether the channels of one thread stay cached between the two passes of training."""
+    """Whether channels are trained one block after the other, as they stay cached between the two passes.
+
+    The bits are the same either way. Of what the last level holds altogether, a block has to stay in the second level
+    for that: else two passes, whose reads are longer, are faster.
+    """
     g = window.geometry
     blocks, _, _ = plane_blocks(g)
+    values, block = len(g.arrays) * window.flat["x"].itemsize, -(-g.size // blocks)
+    if g.size * values <= HELD and block * values > machine.second_level():
+        return False
     share = g.size // blocks * (1 + len(g.arrays)) * window.flat["x"].itemsize
     return share <= CACHED and blocks >= SPREAD
 

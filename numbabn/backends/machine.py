@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 AHEAD = {"GenuineIntel": 256, "AuthenticAMD": 96}  # values that a stream of the moments asks for ahead of time
+SECOND = 1 << 20  # bytes of a core's second-level cache, where the system does not tell
 
 
 @cache
@@ -30,6 +31,18 @@ def past_the_cache() -> bool:
 def ahead() -> int | None:
     """How many values ahead a stream asks for memory; None where it does not."""
     return AHEAD.get(_processor()[0], AHEAD["GenuineIntel"]) if past_the_cache() else None
+
+
+@cache
+def second_level() -> int:
+    """Bytes of the first processor's second-level cache."""
+    for one in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        try:
+            if (one / "level").read_text().strip() == "2":
+                return int((one / "size").read_text().strip().removesuffix("K")) << 10
+        except (OSError, ValueError):
+            continue
+    return SECOND
 
 
 @cache
