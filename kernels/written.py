@@ -9,9 +9,9 @@ from numba import types
 from numba.extending import overload
 
 from .forms import LANES, Eight, Few
-from .jit import helper, inlined, kernel
+from .jit import ALONE, helper, inlined, kernel
 from .lines import gap, line_of, settle
-from .memory import at, load, moved, store, store_past
+from .memory import LINE, at, load, moved, store, store_past
 from .point import look_ahead, make_ready, of_channel, point, room_of_columns, row_place, run_place, with_columns
 from .room import copy, free_room, is_missing, new_room, padded, seen_as
 
@@ -42,6 +42,56 @@ def _write_four(t, p0, p1, p2, p3, out, q0, q1, q2, q3, j, past):
     put(out, moved(j, q1), b, past)
     put(out, moved(j, q2), c, past)
     put(out, moved(j, q3), d, past)
+
+
+@inlined
+def _write_two(t, p0, p1, p2, p3, out, q0, q1, q2, q3, j, past):
+    """`_write_four` of two vectors: those of a row one behind the other, which past the cache fills a line at once."""
+    k = moved(j, LANES)
+    a, b, c, d = point(t, p0, j), point(t, p1, j), point(t, p2, j), point(t, p3, j)
+    e, f, g, h = point(t, p0, k), point(t, p1, k), point(t, p2, k), point(t, p3, k)
+    _put_two(out, moved(j, q0), a, e, past)
+    _put_two(out, moved(j, q1), b, f, past)
+    _put_two(out, moved(j, q2), c, g, past)
+    _put_two(out, moved(j, q3), d, h, past)
+
+
+@inlined
+def _write_eight(t, p0, p1, p2, p3, out, q0, q1, q2, q3, j, past):
+    """`_write_two` of four vectors."""
+    k, m, n = moved(j, LANES), moved(j, 2 * LANES), moved(j, 3 * LANES)
+    a0, b0, c0, d0 = point(t, p0, j), point(t, p1, j), point(t, p2, j), point(t, p3, j)
+    a1, b1, c1, d1 = point(t, p0, k), point(t, p1, k), point(t, p2, k), point(t, p3, k)
+    a2, b2, c2, d2 = point(t, p0, m), point(t, p1, m), point(t, p2, m), point(t, p3, m)
+    a3, b3, c3, d3 = point(t, p0, n), point(t, p1, n), point(t, p2, n), point(t, p3, n)
+    _put_two(out, moved(j, q0), a0, a1, past)
+    _put_two(out, moved(m, q0), a2, a3, past)
+    _put_two(out, moved(j, q1), b0, b1, past)
+    _put_two(out, moved(m, q1), b2, b3, past)
+    _put_two(out, moved(j, q2), c0, c1, past)
+    _put_two(out, moved(m, q2), c2, c3, past)
+    _put_two(out, moved(j, q3), d0, d1, past)
+    _put_two(out, moved(m, q3), d2, d3, past)
+
+
+@inlined
+def _put_two(out, j, a, b, past):
+    put(out, j, a, past)
+    put(out, moved(j, LANES), b, past)
+
+
+def write_lines(t, p0, p1, p2, p3, out, q0, q1, q2, q3, line):
+    """A line of each of four rows, past the cache."""
+    for j in range(line, line + line_of(out), LANES):
+        _write_four(t, p0, p1, p2, p3, out, q0, q1, q2, q3, Eight(j), True)
+
+
+@overload(write_lines, jit_options=ALONE)
+def _write_lines(t, p0, p1, p2, p3, out, q0, q1, q2, q3, line):
+    write = {1: _write_four, 2: _write_two, 4: _write_eight}[LINE // out.size // LANES]
+    return lambda t, p0, p1, p2, p3, out, q0, q1, q2, q3, line: write(
+        t, p0, p1, p2, p3, out, q0, q1, q2, q3, Eight(line), True
+    )
 
 
 @helper
@@ -86,8 +136,7 @@ def _write_rows_past(t, out, rows, width):
             look_ahead(t, p1, line)
             look_ahead(t, p2, line)
             look_ahead(t, p3, line)
-            for j in range(line, line + line_of(out), LANES):
-                _write_four(t, p0, p1, p2, p3, out, q0, q1, q2, q3, Eight(j), True)
+            write_lines(t, p0, p1, p2, p3, out, q0, q1, q2, q3, line)
     for i in range(4 * quarter, rows):
         place = row_place(t, i, 0)
         for j in range(0, width, LANES):
