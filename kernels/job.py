@@ -17,5 +17,6 @@ PLACES = {
     SUMS: ("dy", "x", "mean", "sums"),
     INPUTS: ("dy", "x", "out", "mean", "a", "b", "k"),
 }
+LEARN = 10  # arguments of a kernel that learns: see `learn.py`
 # What is done: all but the running average, where the batch is not finite; a part, for want of memory.
 NOTHING, DONE, UNLEARNED, LOST = 0, 1, 2, 3

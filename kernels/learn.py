@@ -23,10 +23,11 @@ def exponential(channels, count, mean, var, n, batch_mean, m2, free, momentum, n
 
 
 @uncontracted
-def cumulative(channels, count, mean, m2, n, batch_mean, batch_m2, ddof, new):
+def cumulative(channels, count, mean, m2, n, batch_mean, batch_m2, _, ddof, new):
     """`numbabn.averages.cumulative` to the last bit; new: (4, channels), for count, mean, var and M2.
 
-    n: values of each channel in the batch, more than 0. Returns whether all of the batch is finite.
+    n: values of each channel in the batch, more than 0. The arguments are those of `exponential`, one of no use here.
+    Returns whether all of the batch is finite.
     """
     finite = True
     for c in range(channels):

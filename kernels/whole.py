@@ -15,6 +15,7 @@ from .job import (
     DATA,
     DONE,
     FUNCTION,
+    LEARN,
     LENGTH,
     LOST,
     MEASURE,
@@ -26,7 +27,7 @@ from .job import (
     WHERE,
     WRITE,
 )
-from .learn import cumulative, exponential, fold
+from .learn import fold
 from .memory import at, load
 from .objects import address_of, call, doubles_at, singles_at, words_at
 from .room import copy, free_room, is_missing, new_room, padded, seen_as
@@ -165,26 +166,30 @@ def apart(job, x, out):
 
 
 @helper
-def _learned(job, count, mean, m2, known_count, known_mean, known_spread, weight, free):
-    """What a running average becomes, behind M2; nothing where there is no average.
-
-    known_spread: the variance and `weight` the momentum; or without degrees of freedom, of the cumulative average, M2
-    and ddof.
-    """
-    if known_count == 0:
+def _learned(job, learn, count, mean, m2, known_count, known_mean, known_spread, free, weight, room):
+    """What a running average becomes, behind M2, by a kernel of `learn.py` and its arguments; nothing without one."""
+    if learn == 0:
         return DONE
-    n, known = doubles_at(elements(job, known_count)), doubles_at(elements(job, known_mean))
-    spread, into = doubles_at(elements(job, known_spread)), at(m2, job[CHANNELS])
-    if free > 0.0:
-        finite = exponential(job[CHANNELS], n, known, spread, count[0], mean, m2, free, weight, into)
-    else:
-        finite = cumulative(job[CHANNELS], n, known, spread, count[0], mean, m2, weight, into)
-    return DONE if finite else UNLEARNED
+    slots = seen_as(room, job, LEARN)
+    slots[0] = job[CHANNELS]
+    slots[1] = elements(job, known_count)
+    slots[2] = elements(job, known_mean)
+    slots[3] = elements(job, known_spread)
+    room[4] = count[0]
+    slots[5] = address_of(mean)
+    slots[6] = address_of(m2)
+    room[7] = free
+    room[8] = weight
+    slots[9] = address_of(at(m2, job[CHANNELS]))
+    return DONE if call(learn, slots) != 0 else UNLEARNED
 
 
 @kernel
-def moments(crew, helpers, job, x, moments, known_count, known_mean, known_spread, weight, free):
-    """Mean and M2 into the first rows of `moments`, and a running average into those behind, of as many channels."""
+def moments(crew, helpers, job, x, moments, learn, known_count, known_mean, known_spread, free, weight):
+    """Mean and M2 into the first rows of `moments`, and a running average into those behind, of as many channels.
+
+    learn: the C function of a kernel of `learn.py`, or 0; then count, mean, and variance or M2 that are known.
+    """
     channels = job[CHANNELS]
     room = new_room(padded(channels) + _room_of(job))
     if is_missing(room):
@@ -194,7 +199,7 @@ def moments(crew, helpers, job, x, moments, known_count, known_mean, known_sprea
     x = elements(job, x)
     done = NOTHING
     if _measured(job, crew, helpers, x, count, mean, m2, slots):
-        done = _learned(job, count, mean, m2, known_count, known_mean, known_spread, weight, free)
+        done = _learned(job, learn, count, mean, m2, known_count, known_mean, known_spread, free, weight, slots)
     free_room(room)
     return done
 
@@ -228,7 +233,8 @@ def normalize(crew, helpers, job, x, out, mean, var, gamma, beta, singles, eps):
 
 @kernel
 def train(
-    crew, helpers, job, x, out, moments, gamma, beta, singles, eps, known_count, known_mean, known_spread, weight, free
+    crew, helpers, job, x, out, moments, gamma, beta, singles, eps,
+    learn, known_count, known_mean, known_spread, free, weight,
 ):  # fmt: skip
     """`moments`, and x normalized by them; singles: bits 4 and 8 as above."""
     channels, width = job[CHANNELS], padded(job[CHANNELS])
@@ -250,6 +256,6 @@ def train(
             scale[c] = scale_of(count[c], m2[c], scale[c], eps)
         done = told(_written(job, crew, helpers, x, out, mean, scale, shift, slots), helpers)
     if done == DONE:
-        done = _learned(job, count, mean, m2, known_count, known_mean, known_spread, weight, free)
+        done = _learned(job, learn, count, mean, m2, known_count, known_mean, known_spread, free, weight, slots)
     free_room(room)
     return done

@@ -19,7 +19,7 @@ from . import backends, checks
 from .activations import kernel_form
 from .arrays import NDArray
 from .averages import Running
-from .backends.ready import Prepared, prepared
+from .backends.ready import Prepared, learner, prepared
 from .backends.written import PAST
 from .layout import canonical
 from .options import Options
@@ -30,7 +30,7 @@ READ = ALIGNED | 0x0001  # and C-contiguous
 LARGE = 1 << 30  # bytes of an array that takes so long that Ctrl-C has to be heard before its end
 MOST = 256  # shapes that are remembered
 DOUBLE, SINGLE = np.dtype(np.float64), np.dtype(np.float32)
-NO_LEARNING = (0, 0, 0, 0.0, 0.0)
+NO_LEARNING = (0, 0, 0, 0, 0.0, 0.0)
 
 _known: dict[tuple[Any, ...], Prepared | None] = {}
 
@@ -230,10 +230,11 @@ def inferred(found: Prepared, x: NDArray, out: Any, by: Parameters) -> NDArray |
 
 def learning(o: Options, old: Running, count: float, momentum: float) -> tuple[int, tuple[Any, ...]]:
     """(rows of the box for `moments` and `train` in `kernels/whole.py`, their last arguments) to learn from a batch."""
+    learn, known = learner(o.average), (id(old.count), id(old.mean))
     if o.average == "cumulative":
-        return 6, (id(old.count), id(old.mean), id(old.m2), o.ddof, 0.0)
+        return 6, (learn, *known, id(old.m2), 0.0, o.ddof)
     free = count - o.ddof if count >= 2.0 else max(count - o.ddof, min(count, 1.0))
-    return 5, (id(old.count), id(old.mean), id(old.var), momentum, free)
+    return 5, (learn, *known, id(old.var), free, momentum)
 
 
 def learned(old: Running, box: NDArray) -> Running:

@@ -26,6 +26,7 @@ def job_of(window: Window, activation: Any, name: str) -> NDArray:
     known = {key: entries.address(array) for key, array in arrays.items()} | {"eps": EPS}
     g, writes = window.geometry, (form.WRITE, form.INPUTS)
     job = np.zeros(form.SLOTS, np.int64)
+    job[form.ROW] = form.LEARN
     passes = _back(window, arrays) if name == "backward" else _there(window, activation, name, arrays)
     for k, (place, (kernel, args, items)) in enumerate(passes.items()):
         entry, row = kernel.slots(0, items, *args)

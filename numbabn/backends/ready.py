@@ -30,9 +30,9 @@ Call = tuple[Callable[[bytes], int], Callable[..., bytes]]
 Strides = tuple[tuple[int, ...], tuple[int, ...]]
 # The kinds of arguments, and where the C function is.
 _CALLS = {
-    "moments": ("iiiiidd", "whole"),
+    "moments": ("iiiiiidd", "whole"),
     "normalize": ("iiiiiiid", "whole"),
-    "train": ("iiiiiidiiidd", "whole"),
+    "train": ("iiiiiidiiiidd", "whole"),
     "backward": ("iiiiiiiddi", "whole_back"),
 }
 
@@ -53,9 +53,9 @@ class Prepared:
         self._window, self._activation = window, activation
         self._kept: list[NDArray] = []
 
-    moments: Call  # with (x, moments, known_count, known_mean, known_spread, weight, free)
+    moments: Call  # with (x, moments, learn, known_count, known_mean, known_spread, free, weight)
     normalize: Call  # with (x, out, mean, var, gamma, beta, singles, eps)
-    train: Call  # with (x, out, moments, gamma, beta, singles, eps) and the last five of `moments`
+    train: Call  # with (x, out, moments, gamma, beta, singles, eps) and the last six of `moments`
     backward: Call  # with (dy, x, out, mean, m2, gamma, singles, count, eps, gradients)
 
     def __getattr__(self, name: str) -> Call:
@@ -111,6 +111,13 @@ def prepared(layout: Layout, strides: Strides | None, activation: Any = None) ->
     # As the statistics of x are cut by itself, whatever the result is like.
     same_cut = window.geometry.shared == alone.geometry.shared
     return Prepared(layout, window, strides, cuts.activation(activation)) if same_cut else None
+
+
+@cache
+def learner(average: str) -> int:
+    """The C function that makes a running average of its last state and a batch: see `kernels/learn.py`."""
+    address: int = cuts.kernel("learn", average).entry(("i", "f8", "f8", "f8", "d", "f8", "f8", "d", "d", "f8")).address
+    return address
 
 
 @cache
