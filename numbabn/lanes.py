@@ -66,7 +66,10 @@ def _opened(x: NDArray, axis: Any, activation: Any, out: Any) -> Prepared | None
     axes, strides = checks.channel_axes(axis, x.ndim), None
     lie = lie_out = tuple(x.itemsize * math.prod(x.shape[d + 1 :]) for d in range(x.ndim))
     if not x.flags.c_contiguous:
-        to = out if type(out) is np.ndarray and out.shape == x.shape and out.dtype == x.dtype else np.empty_like(x)
+        try:
+            to = out if type(out) is np.ndarray and out.shape == x.shape and out.dtype == x.dtype else np.empty_like(x)
+        except MemoryError:  # for a result that nobody may want
+            return None
         if not (_apart(x) and _apart(to)):
             return None
         lie, lie_out = strides = x.strides, to.strides
