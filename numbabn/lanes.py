@@ -25,8 +25,9 @@ from .layout import canonical
 from .options import Options
 from .statistics import Moments
 
-ALIGNED, WRITABLE = 0x0100, 0x0400  # bits of ndarray.flags.num
-READ = ALIGNED | 0x0001  # and C-contiguous
+ALIGNED = 0x0100  # a bit of ndarray.flags.num
+READ, LIKE = ALIGNED | 0x0001, ALIGNED | 0x0400  # and C-contiguous; and writable
+WRITTEN = READ | LIKE
 LARGE = 1 << 30  # bytes of an array that takes so long that Ctrl-C has to be heard before its end
 MOST = 256  # shapes that are remembered
 DOUBLE, SINGLE = np.dtype(np.float64), np.dtype(np.float32)
@@ -96,18 +97,15 @@ def destination(found: Prepared, x: NDArray, out: Any) -> NDArray | None:
     """Where the result goes; None where the call has to go the general way."""
     if out is None:
         return np.empty(x.shape, x.dtype) if found.strides is None else np.empty_like(x)
-    like = type(out) is np.ndarray and out.dtype is x.dtype and out.shape == x.shape
-    # What goes past the cache is not what x is read from: in place, large arrays go the general way.
-    like = like and (out is not x or x.nbytes < PAST)
-    return out if like and out.flags.num & WRITABLE and _lies(out, found, 1) else None
-
-
-def _lies(a: NDArray, found: Prepared, which: int) -> bool:
-    """Whether an array is aligned and lies as x does, 0, or the result, 1."""
-    flags = a.flags.num
+    if type(out) is not np.ndarray or out.dtype is not x.dtype or out.shape != x.shape:
+        return None
+    flags = out.flags.num
     if found.strides is None:
-        return flags & READ == READ
-    return bool(flags & ALIGNED) and a.strides == found.strides[which]
+        fits = flags & WRITTEN == WRITTEN
+    else:
+        fits = flags & LIKE == LIKE and out.strides == found.strides[1]
+    # What goes past the cache is not what x is read from: in place, large arrays go the general way.
+    return out if fits and (out is not x or x.nbytes < PAST) else None
 
 
 def singles_of(parameters: tuple[Any, ...], shape: tuple[int, ...], bit: int) -> int | None:
@@ -179,7 +177,10 @@ def propagated(
     found = lane(x, axis, backend, None, out)
     if found is None or type(m) is not Moments:
         return None
-    alike = type(dy) is np.ndarray and dy.dtype is x.dtype and dy.shape == x.shape and _lies(dy, found, 0)
+    alike = type(dy) is np.ndarray and dy.dtype is x.dtype and dy.shape == x.shape
+    if alike:
+        needed = READ if found.strides is None else ALIGNED
+        alike = dy.flags.num & needed == needed and (found.strides is None or dy.strides == found.strides[0])
     if not alike or type(m.count) is not float or m.count <= 0.0:
         return None
     singles = singles_of((gamma, beta), found.channel_shape, 4)
