@@ -25,9 +25,8 @@ from .layout import canonical
 from .options import Options
 from .statistics import Moments
 
-ALIGNED = 0x0100  # a bit of ndarray.flags.num
-READ, LIKE = ALIGNED | 0x0001, ALIGNED | 0x0400  # and C-contiguous; and writable
-WRITTEN = READ | LIKE
+ALIGNED, WRITABLE = 0x0100, 0x0400  # bits of ndarray.flags.num
+READ = ALIGNED | 0x0001  # and C-contiguous
 LARGE = 1 << 30  # bytes of an array that takes so long that Ctrl-C has to be heard before its end
 MOST = 256  # shapes that are remembered
 DOUBLE, SINGLE = np.dtype(np.float64), np.dtype(np.float32)
@@ -97,15 +96,16 @@ def destination(found: Prepared, x: NDArray, out: Any) -> NDArray | None:
     """Where the result goes; None where the call has to go the general way."""
     if out is None:
         return np.empty(x.shape, x.dtype) if found.strides is None else np.empty_like(x)
-    if type(out) is not np.ndarray or out.dtype is not x.dtype or out.shape != x.shape:
-        return None
-    flags = out.flags.num
-    if found.strides is None:
-        fits = flags & WRITTEN == WRITTEN
-    else:
-        fits = flags & LIKE == LIKE and out.strides == found.strides[1]
     # What goes past the cache is not what x is read from: in place, large arrays go the general way.
-    return out if fits and (out is not x or x.nbytes < PAST) else None
+    return out if _fits(out, x, found, 1, WRITABLE) and (out is not x or x.nbytes < PAST) else None
+
+
+def _fits(a: Any, x: NDArray, found: Prepared, which: int, more: int = 0) -> bool:
+    """Whether an array is like x, and lies as x does, 0, or as its result, 1; more: further bits of its flags."""
+    if type(a) is not np.ndarray or a.dtype is not x.dtype or a.shape != x.shape:
+        return False
+    needed = more | (READ if found.strides is None else ALIGNED)
+    return a.flags.num & needed == needed and (found.strides is None or a.strides == found.strides[which])
 
 
 def singles_of(parameters: tuple[Any, ...], shape: tuple[int, ...], bit: int) -> int | None:
@@ -177,18 +177,12 @@ def propagated(
     found = lane(x, axis, backend, None, out)
     if found is None or type(m) is not Moments:
         return None
-    alike = type(dy) is np.ndarray and dy.dtype is x.dtype and dy.shape == x.shape
-    if alike:
-        needed = READ if found.strides is None else ALIGNED
-        alike = dy.flags.num & needed == needed and (found.strides is None or dy.strides == found.strides[0])
-    if not alike or type(m.count) is not float or m.count <= 0.0:
+    if not _fits(dy, x, found, 0) or type(m.count) is not float or m.count <= 0.0:
         return None
     singles = singles_of((gamma, beta), found.channel_shape, 4)
-    y = (
-        None
-        if singles is None or singles_of((m.mean, m.m2), found.channel_shape, 1) != 0
-        else destination(found, x, out)
-    )
+    if singles is None or singles_of((m.mean, m.m2), found.channel_shape, 1) != 0:
+        return None
+    y = destination(found, x, out)
     if y is None:
         return None
     gradients = np.empty((2, *found.channel_shape))

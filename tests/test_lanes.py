@@ -251,24 +251,25 @@ ORDERS: dict[str, Any] = {
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, BFLOAT16], ids=lambda t: np.dtype(t).name)
 def test_other_orders_of_memory(order: str, dtype: Any) -> None:
     x = ORDERS[order]()
-    x = np.lib.stride_tricks.as_strided(  # the same strides in elements
+    x = as_strided(  # the same strides in elements
         np.empty(1 + sum((n - 1) * s // 4 for n, s in zip(x.shape, x.strides, strict=True)), dtype),
         x.shape,
         [s // 4 * np.dtype(dtype).itemsize for s in x.strides],
     )
     x[...] = drawn(x.shape)
     bn = BatchNorm(x.shape[1], axis=1, gamma=np.linspace(0.5, 2, x.shape[1]))
+    beta = np.full(x.shape[1], 0.5)
     with no_lane():
         expected, m = numbabn.batch_norm(x, bn.gamma, 0.5, axis=1)
         dx, *slopes = numbabn.batch_norm_backward(expected, x, m, bn.gamma, axis=1)
     assert runs_in_a_lane(bn, x, x)
     out = as_strided(np.full(x.size * 20, np.nan, dtype), x.shape, x.strides)
-    y, again = numbabn.batch_norm(x, bn.gamma, np.full(x.shape[1], 0.5), axis=1, out=out)
+    y, again = numbabn.batch_norm(x, bn.gamma, beta, axis=1, out=out)
     assert y is out
     for found in (m, again, numbabn.moments(x, axis=1)):
         assert found.mean.tobytes() == m.mean.tobytes()
         assert found.m2.tobytes() == m.m2.tobytes()
-    fresh = numbabn.batch_norm(x, bn.gamma, np.full(x.shape[1], 0.5), axis=1)[0]
+    fresh = numbabn.batch_norm(x, bn.gamma, beta, axis=1)[0]
     for one in (y, fresh):
         assert one.tobytes() == expected.tobytes()
     assert fresh.strides == expected.strides
@@ -279,12 +280,12 @@ def test_other_orders_of_memory(order: str, dtype: Any) -> None:
         found = numbabn.batch_norm_backward(dy, x, m, bn.gamma, axis=1, out=out)
         assert [a.tobytes() for a in found] == [a.tobytes() for a in (dx, *slopes)]
     for beside in (np.empty(x.shape, dtype), np.empty(x.shape, dtype, "F"), np.empty_like(x)):
-        assert numbabn.normalize(x, m.mean, m.var(), bn.gamma, np.full(x.shape[1], 0.5), axis=1, out=beside) is beside
+        assert numbabn.normalize(x, m.mean, m.var(), bn.gamma, beta, axis=1, out=beside) is beside
         assert beside.tobytes() == expected.tobytes()
         beside.fill(np.nan)
-        assert numbabn.batch_norm(x, bn.gamma, np.full(x.shape[1], 0.5), axis=1, out=beside)[0] is beside
+        assert numbabn.batch_norm(x, bn.gamma, beta, axis=1, out=beside)[0] is beside
         assert beside.tobytes() == expected.tobytes()
-    place = numbabn.normalize(x, m.mean, m.var(), bn.gamma, np.full(x.shape[1], 0.5), axis=1, out=x)
+    place = numbabn.normalize(x, m.mean, m.var(), bn.gamma, beta, axis=1, out=x)
     assert place.tobytes() == expected.tobytes()
 
 

@@ -27,7 +27,6 @@ def past_the_cache() -> bool:
     return maker == "GenuineIntel" or (maker == "AuthenticAMD" and "avx512f" in flags)
 
 
-@cache
 def ahead() -> int | None:
     """How many values ahead a stream asks for memory; None where it does not."""
     return AHEAD.get(_processor()[0], AHEAD["GenuineIntel"]) if past_the_cache() else None

@@ -26,18 +26,16 @@ def write(window: Window, task: Any, into: str, run: Run) -> None:
 def writing(window: Window, task: Any, into: str) -> passes.Pass:
     """The pass that writes what a task makes of a window into one of its arrays."""
     g = window.geometry
-    if not goes_past(window, into):
-        return passes.in_cache(g, task, *window.of(into))
-    out, items = window.flat[into], min(cuts.ITEMS, max(1, g.size // GRAIN))
-    if not cuts.by_rows(g):
-        return passes.Pass(
-            cuts.kernel("written", "planes_past"), (task, out, g.channels, g.inner, g.size, items), items
-        )
-    pack = _pack_of_lines(g, LINE // out.itemsize)
-    if not pack:
-        return passes.in_cache(g, task, *window.of(into))
-    args = (task, out, g.outer, g.channels, g.inner, pack, items)
-    return passes.Pass(cuts.kernel("written", "rows_past"), args, items)
+    if goes_past(window, into):
+        out, items = window.flat[into], min(cuts.ITEMS, max(1, g.size // GRAIN))
+        pack = _pack_of_lines(g, LINE // out.itemsize)
+        if pack:
+            args: tuple[Any, ...] = (task, out, g.outer, g.channels, g.inner, pack, items)
+            return passes.Pass(cuts.kernel("written", "rows_past"), args, items)
+        if not cuts.by_rows(g):
+            args = (task, out, g.channels, g.inner, g.size, items)
+            return passes.Pass(cuts.kernel("written", "planes_past"), args, items)
+    return passes.in_cache(g, task, *window.of(into))
 
 
 def goes_past(window: Window, into: str) -> bool | None:
