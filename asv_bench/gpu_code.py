@@ -6,6 +6,7 @@ GPU.
 """
 
 import argparse
+import itertools
 import os
 import re
 import subprocess
@@ -58,7 +59,7 @@ def pretend(capability):
     dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
 
 
-def arguments(dtype):
+def arguments(dtype, capability):
     """(kernel, name, options, numba's types of its arguments) of everything there is for one dtype."""
     import numba
     from numba import types
@@ -82,26 +83,33 @@ def arguments(dtype):
     picks["weights"] = types.Tuple([none, weight, none])
     relu, silu = numba.typeof(Clip(0.0, 1.0)), numba.typeof(Silu(1.0))
     acts = {"": (none, none), "relu, residual": (relu, out), "silu": (silu, none)}
-    rows = kernels("cuda_rows").family(cuda_cuts.COLS, cuda_cuts.ROWS)
-    planes = kernels("cuda_planes").family(cuda_cuts.SIZE)
-    a, three = (i8, i8), (i8,) * 3
-    for name, family, shape, written in (("rows", rows, (i8,) * 4, (i8,) * 4), ("planes", planes, (i8,) * 5, three)):
-        for options, pick in picks.items():
-            yield family.moments, f"{name}.moments", options, (x, *a, *shape, pick, f8)
+    a, flag, at = (i8, i8), types.boolean, (i8,) * 5
+    size, fast = (1 if dtype == "uint8" else int(re.findall("[0-9]+", dtype)[0]) // 8), int(capability >= (8, 0))
+
+    def families(wide, arrays, picked, threads):
+        deep = cuda_cuts.deep(wide, size, arrays, picked)
+        block = cuda_cuts.COLS, threads // cuda_cuts.COLS, wide, deep
+        rows, planes = kernels("cuda_rows").family(*block), kernels("cuda_planes").family(cuda_cuts.SUMS, wide, deep)
+        return rows, planes, kernels("cuda_columns").family(*block, fast)
+
+    for wide, (options, pick) in itertools.product((cuda_cuts.WIDE, 1), picks.items()):
+        rows, planes, _ = families(wide, 1, pick is not none, cuda_cuts.SUMS)
+        named = f"{options} {wide}".strip()
+        yield rows.moments, "rows.moments", named, (x, *a, *at, pick, flag, f8)
+        yield planes.moments, "planes.moments", named, (x, *a, *at, pick, f8)
+    for wide, (options, (act, residual)) in itertools.product((cuda_cuts.WIDE, 1), acts.items()):
         if out is not x:
-            continue
-        for options, (act, residual) in acts.items():
-            yield (
-                family.transform,
-                f"{name}.transform",
-                options,
-                (x, *a, out, *a, *written, f8, f8, f8, residual, *a, act),
-            )
-            back = none if act is none else types.Tuple([act, f8, f8])
-            pick = picks["mask" if options else ""]
-            yield family.sums, f"{name}.sums", options, (x, *a, x, *a, *shape, pick, f8, back, residual, *a, f8)
-            given = (x, *a, x, *a, x, *a, residual, *a, *written, pick, f8, back, residual, *a, f8, f8, f8)
-            yield family.inputs, f"{name}.inputs", options, given
+            break
+        named, pick = f"{options} {wide}".strip(), picks["mask" if options else ""]
+        given = (x, *a, out, *a, *at, i8, f8, f8, f8, residual, *a, act)
+        yield families(wide, 1, False, cuda_cuts.WRITES)[2].transform, "columns.transform", named, given
+        back = none if act is none else types.Tuple([act, f8, f8])
+        both = (x, *a, x, *a, *at, pick, f8, back, residual, *a)
+        rows, planes, _ = families(wide, 2, pick is not none, cuda_cuts.SUMS)
+        yield rows.sums, "rows.sums", named, (*both, flag, f8)
+        yield planes.sums, "planes.sums", named, (*both, f8)
+        given = (x, *a, x, *a, x, *a, residual, *a, *at, i8, pick, f8, back, residual, *a, f8, f8, f8)
+        yield families(wide, 2, pick is not none, cuda_cuts.WRITES)[2].inputs, "columns.inputs", named, given
     if dtype == "float64":
         merge = kernels("cuda_merge").family(cuda_cuts.JOIN)
         yield merge.finish, "merge.finish", "", (f8, *(i8,) * 4, f8, none, types.float64, none)
@@ -142,7 +150,7 @@ def measured(dtypes=DTYPES, capabilities=CAPABILITIES, only=""):
     for capability in capabilities:
         pretend(capability)
         for dtype in dtypes:
-            for kernel, name, options, types in arguments(dtype):
+            for kernel, name, options, types in arguments(dtype, capability):
                 if only in name:
                     yield assembled(kernel, name, dtype, options, types, capability, ptxas)
 

@@ -10,7 +10,6 @@ from numba import cuda
 from .cuda_jit import device
 from .jit import helper
 from .memory import load
-from .point import back, flow
 from .weights import present
 from .welford import close, merge
 
@@ -58,42 +57,62 @@ def finite_or_zero(value):
 
 
 @helper
-def way_back(dy, p, x, q, mean, pick, o, c, i, act, residual, r):
-    """(g, x - mean, weight, whether nothing of it counts) of an element; dy at p, x at q, the residual at r."""
-    v = load(x, q)
-    w = counted(pick, v, o, c, i)
-    gone = pick is not None and w == 0.0 and not abs(v) < INFINITY
-    return flow(act, load(dy, p), v, mean[c], c, residual, r), v - mean[c], w, gone
+def plus_one(s0, s1, s2, e, value, pivot, pick, o, c, i):
+    """Sums number e with a value added, by its weight; what has no pick is counted by others."""
+    w = counted(pick, value, o, c, i)
+    d = apart(pick, value, pivot, w)
+    if pick is not None:
+        s0[e] += w
+    s1[e] += w * d
+    s2[e] += w * d * d
 
 
 @helper
-def gradient(g, d, w, gone, a, b, k, c):
-    """The gradient of an element of x."""
-    return 0.0 if gone else back(g, d, w, a, b, k, c)
+def plus_both(s1, s2, g, value, mean, pick, o, c, i):
+    """Sums with g and g * (value - mean) of an element added, where anything of it counts."""
+    if gone(pick, value, counted(pick, value, o, c, i)):
+        return s1, s2
+    return s1 + g, s2 + g * (value - mean)
+
+
+@helper
+def gradient(g, value, mean, a, b, k, offset, pick, o, c, i):
+    """The gradient of an element of x; offset: None where the statistics are frozen."""
+    w = counted(pick, value, o, c, i)
+    result = a * g if offset is None else a * g - w * (b + (value - mean) * k)
+    return 0.0 if gone(pick, value, w) else result
+
+
+@helper
+def gone(pick, value, w):
+    """Whether nothing of an element counts: its weight is 0, and its value no number."""
+    return pick is not None and w == 0.0 and not abs(value) < INFINITY
 
 
 @device
-def merged(n, mean, m2, lane, lanes, apart_by):
-    """Merge part lane + h * apart_by into part lane, h halving, until `apart_by` parts are left; shared: (lanes,).
+def merged(n, mean, m2, thread, threads, lanes, left):
+    """Merge part p + h * left into part p, h halving, until `left` parts are left, for all to see; shared: (lanes,).
 
-    lanes / apart_by is a power of two; every thread of the block takes part.
+    lanes / left is a power of two; every thread of the block takes part.
     """
-    h = lanes // apart_by // 2
+    h = lanes // left // 2
     while h > 0:
         cuda.syncthreads()
-        if lane < h * apart_by:
-            other = lane + h * apart_by
-            n[lane], mean[lane], m2[lane] = merge(n[lane], mean[lane], m2[lane], n[other], mean[other], m2[other])
+        for p in range(thread, h * left, threads):
+            q = p + h * left
+            n[p], mean[p], m2[p] = merge(n[p], mean[p], m2[p], n[q], mean[q], m2[q])
         h //= 2
+    cuda.syncthreads()
 
 
 @device
-def added(s1, s2, lane, lanes, apart_by):
+def added(s1, s2, thread, threads, lanes, left):
     """Add up in the order of `merged`."""
-    h = lanes // apart_by // 2
+    h = lanes // left // 2
     while h > 0:
         cuda.syncthreads()
-        if lane < h * apart_by:
-            s1[lane] += s1[lane + h * apart_by]
-            s2[lane] += s2[lane + h * apart_by]
+        for p in range(thread, h * left, threads):
+            s1[p] += s1[p + h * left]
+            s2[p] += s2[p + h * left]
         h //= 2
+    cuda.syncthreads()

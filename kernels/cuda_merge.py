@@ -37,7 +37,7 @@ def family(size: int) -> Any:
             nb, mb, sb = parts[b * width + j], parts[(blocks + b) * width + j], parts[(2 * blocks + b) * width + j]
             na, ma, sa = merge(na, ma, sa, nb, mb, sb)
         n[lane], mean[lane], m2[lane] = na, ma, sa
-        merged(n, mean, m2, lane, size, 1)
+        merged(n, mean, m2, lane, size, size, 1)
         if lane == 0:
             stats[c], stats[channels + c], stats[2 * channels + c] = n[0], mean[0], m2[0]
             if gamma is not None:
@@ -55,7 +55,7 @@ def family(size: int) -> Any:
             t1 += parts[b * width + j]
             t2 += parts[(blocks + b) * width + j]
         s1[lane], s2[lane] = t1, t2
-        added(s1, s2, lane, size, 1)
+        added(s1, s2, lane, size, size, 1)
         if lane == 0:
             sums[c], sums[channels + c] = s1[0], s2[0]
 

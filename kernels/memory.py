@@ -14,7 +14,7 @@ from numba.core import cgutils
 from numba.extending import models, overload, register_model
 
 from .forms import LANES, Eight, Few
-from .half import BFLOAT, HALF, bits_to_float, float_to_half, half_to_float, to_bfloat, to_odd, upper_halves
+from .half import BFLOAT, HALF, bits_to_float, double_to_half, half_to_float, to_bfloat, to_odd, upper_halves
 from .half import float_to_bits as float_bits
 from .jit import ALONE
 from .operation import argument, nothing_at_all, operation
@@ -287,26 +287,26 @@ def _overload_store_past(out, i, value):
     return (lambda out, i, value: _put_past(out, i, to_bfloat(value))) if out.kind == "b2" else None
 
 
-def _field(array):
+def field(array):
     return next(iter(array.dtype.fields)) if isinstance(getattr(array, "dtype", None), types.Record) else ""
 
 
 def _load_of_array(x):
-    if _field(x) == "half":
+    if field(x) == "half":
         return lambda x, i: np.float64(half_to_float(x[i].half))
-    if _field(x) == "bfloat":
+    if field(x) == "bfloat":
         return lambda x, i: np.float64(bits_to_float(np.uint32(np.uint32(x[i].bfloat) << np.uint32(16))))
     return lambda x, i: np.float64(x[i])
 
 
 def _store_to_array(out):
-    if _field(out) == "half":
+    if field(out) == "half":
 
         def store_half(out, i, value):
-            out[i].half = float_to_half(np.float32(to_odd(value)))
+            out[i].half = double_to_half(value)
 
         return store_half
-    if _field(out) == "bfloat":
+    if field(out) == "bfloat":
 
         def store_bfloat(out, i, value):
             out[i].bfloat = np.uint16(float_bits(np.float32(to_bfloat(value))) >> np.uint32(16))

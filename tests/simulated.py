@@ -25,12 +25,15 @@ from numbabn.picks import EVERYTHING, picked
 CASES = (
     Case("rows", (13, 3), -1),
     Case("rows-inner", (5, 3, 4), 1),
+    Case("rows-long", (203, 4), -1),
     Case("rows-wide", (9, 18), -1),
     Case("planes", (2, 2, 258), 1),
+    Case("planes-odd", (9, 2, 35), 1),
     Case("planes-one", (1, 1, 300), 1),
     Case("none-kept", (6, 7), ()),
     Case("several-kept", (3, 2, 3, 2), (1, 3)),
 )
+FEW = ("rows-wide", "rows-long", "planes-one", "planes-odd", "none-kept")  # cases for which not all options are tried
 DTYPES = (np.float32, np.float64, np.float16, BFLOAT16, np.int8, np.bool_)
 HERE = Place(0, 1, "numba")
 
@@ -156,22 +159,23 @@ def _back(axes: Any, x: np.ndarray, residual: Any, pick: Any, act: Any, paramete
 def main() -> None:
     for name, value in {
         "COLS": 4,
-        "ROWS": 2,
-        "SIZE": 8,
-        "JOIN": 4,
+        "SUMS": 8,
+        "WRITES": 8,
+        "MANY": 5,
+        "JOIN": 8,
         "BLOCKS": 12,
-        "NARROW": 8,
-        "EACH": 1,
-        "RUN": 64,
+        "EACH": 4,
+        "STEPS": 5,
     }.items():
         setattr(cuda_cuts, name, value)
     cuda_gather.BOX, cuda_gather.THREADS = 40, 8
     for case in CASES:
-        check(case, np.float32, "c", few=case.name in ("rows-wide", "planes-one", "none-kept"))
+        check(case, np.float32, "c", few=case.name in FEW)
     for dtype in DTYPES[1:]:
-        check(CASES[0] if dtype in (np.float16, np.int8) else CASES[4], dtype, "c", few=True)
+        check(CASES[0] if dtype in (np.float16, np.int8) else CASES[5], dtype, "c", few=True)
+    check(CASES[0], np.float32, "crop", few=False)
     for memory in ("fortran", "crop", "every-second-value", "all-reversed"):
-        check(CASES[6], np.float32, memory, few=True)
+        check(CASES[8], np.float32, memory, few=True)
     print("ok")
 
 

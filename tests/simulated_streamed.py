@@ -34,7 +34,7 @@ DTYPES = (np.float32, np.float16, ml_dtypes.bfloat16, np.int8, np.bool_)
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = {"COLS": 4, "ROWS": 2, "SIZE": 8, "JOIN": 4, "BLOCKS": 12, "NARROW": 8, "EACH": 1, "RUN": 64}
+    sizes = {"COLS": 4, "SUMS": 8, "WRITES": 8, "MANY": 5, "JOIN": 8, "BLOCKS": 12, "EACH": 4, "STEPS": 5}
     for name, value in sizes.items():
         monkeypatch.setattr(cuda_cuts, name, value)
     monkeypatch.setattr(pinned, "PIECE", 192)

@@ -57,14 +57,17 @@ from numbabn.backends import cuda_code, cuda_launch
 from numbabn.backends.cuts import activation, kernels
 dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=(9, 0))
 SIZES = {"8": 1, "16": 2, "32": 4, "64": 8}
-planes, merge, learn = kernels("cuda_planes").family(64), kernels("cuda_merge").family(64), kernels("cuda_learn")
+planes, rows = kernels("cuda_planes").family(64, 4, 2), kernels("cuda_rows").family(8, 8, 4, 2)
+columns = kernels("cuda_columns").family(8, 8, 4, 2, 1)
+merge, learn = kernels("cuda_merge").family(64), kernels("cuda_learn")
 f8, mask = np.zeros(4), kernel_ready(np.zeros(4, bool))
 for dtype in (np.float16, ml_dtypes.bfloat16):
     x = kernel_ready(np.zeros(4, dtype))
     picks = ((mask, 1, 0, 1), None, None), (None, (f8, 1, 0, 1), True), None
     calls = [(planes.moments, (x, 1, 2, 1, 2, 1, 1, 1, pick, f8)) for pick in picks]
+    calls.append((rows.moments, (x, 1, 2, 1, 2, 1, 1, 1, None, True, f8)))
     for act, beta, residual in ((activation(("Silu", 1.0)), f8, x), (activation(("Clip", 0.0, 1.0)), None, None)):
-        calls.append((planes.transform, (x, 1, 2, x, 1, 2, 1, 2, 1, f8, f8, beta, residual, 0, 0, act)))
+        calls.append((columns.transform, (x, 1, 2, x, 1, 2, 1, 2, 1, 1, 1, 1, f8, f8, beta, residual, 0, 0, act)))
     calls.append((merge.finish, (f8, 1, 1, 1, 1, f8, None, np.float64(0.5), None)))
     calls.append((learn.learn, (f8, f8, np.zeros(1, int), 1, np.int64(0), 0, 0.1, 0.0, 0)))
     for kernel, args in calls:

@@ -22,7 +22,7 @@ def test_every_verb_agrees_with_the_cpu_in_the_simulator() -> None:
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("numba_cuda"), reason="numba-cuda is not installed: make test-cuda")
-@pytest.mark.parametrize("kernels", ["rows.moments", "planes.transform", "merge"])
+@pytest.mark.parametrize("kernels", ["rows.moments", "planes.sums", "columns.transform", "merge"])
 def test_kernels_become_machine_code_without_spills(kernels: str) -> None:
     command = [sys.executable, os.fspath(SUITE / "gpu_code.py"), "--dtypes", "float32,float64", "--only", kernels]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -5,18 +5,21 @@ Everything goes on the stream of x. Parameters go to the device, and statistics 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from ..arrays import NDArray
 from ..devices import Place, Shadow, download, empty, upload
-from ..layout import Layout, Window
+from ..devices.probe import simulated
+from ..layout import Geometry, Layout, Window
 from . import Parts, cuda_cuts, cuts
 from .cuda_gather import boxed
-from .cuda_launch import launch
+from .cuda_launch import capability_of, launch
 
 kernels = cuts.kernels
+Cut = cuda_cuts.Rows | cuda_cuts.Planes
 
 
 def moments(layout: Layout, omit: bool = False, higher: bool = False, extremes: bool = False) -> Parts:
@@ -107,30 +110,18 @@ def moments_of_window(
 
     into: vectors for the statistics and for the scale.
     """
-    g = window.geometry
-    pick = _pick(window, omit)
-    if g.rows:
-        cut = cuda_cuts.rows(g)
-        blocks, pack = cut.grid[1], cut.pack
-        parts = empty((3 * blocks * pack * g.channels * g.inner,), np.float64, place)
-        kernel = kernels("cuda_rows").family(*cut.block).moments
-        where = (*window.of("x"), g.outer, g.channels, g.inner)
-        launch(kernel, cut.grid, cut.block, place, *where, pack, pick, parts)
-        inner = g.inner
-    else:
-        plan = cuda_cuts.planes(g)
-        blocks, pack, inner = plan.outer_blocks * plan.inner_blocks, 1, 1
-        parts = empty((3 * blocks * g.channels,), np.float64, place)
-        kernel = kernels("cuda_planes").family(plan.size).moments
-        where = (*window.of("x"), g.outer, g.channels, g.inner)
-        cut_into = (plan.outer_blocks, plan.inner_blocks)
-        launch(kernel, (g.channels * blocks, 1), (plan.size, 1), place, *where, *cut_into, pick, parts)
+    g, pick = window.geometry, _pick(window, omit)
+    cut = cuda_cuts.summed(window, ("x",))
+    parts, many = _parts_of(cut, 3, g, place)
+    kernel = _kernel("moments", cut, window, 1, pick, place)
+    launch(kernel, cut.grid, _block(cut), place, *window.of("x"), *_taken(cut, g), pick, *many)
     given, scale = into
     stats = empty((3 * g.channels,), np.float64, place) if given is None else given
-    size = cuda_cuts.JOIN
+    blocks, inner, pack = parts
+    size = cuda_cuts.join(blocks * inner * pack)
     kernel = kernels("cuda_merge").family(size).finish
     last = (stats, gamma, eps, scale)
-    launch(kernel, (g.channels, 1), (size, 1), place, parts, blocks, g.channels, inner, pack, *last)
+    launch(kernel, (g.channels, 1), (size, 1), place, many[-1], blocks, g.channels, inner, pack, *last)
     return stats
 
 
@@ -139,16 +130,11 @@ def transform_window(window: Window, mean: Any, scale: Any, shift: Any, activati
     g = window.geometry
     x = window.of("x")
     out = window.of("out") if "out" in window.flat else x
+    written = ("out", "x") if "out" in window.flat else ("x",)
+    cut = cuda_cuts.written(window, (*written, *(("residual",) if "residual" in window.flat else ())))
+    kernel = _kernel("transform", cut, window, 1, None, place)
     rest = (mean, scale, shift, *window.of("residual"), activation)
-    if g.rows:
-        cut = cuda_cuts.rows(g)
-        kernel = kernels("cuda_rows").family(*cut.block).transform
-        launch(kernel, cut.grid, cut.block, place, *x, *out, g.outer, g.channels, g.inner, cut.pack, *rest)
-        return
-    plan = cuda_cuts.planes(g)
-    kernel = kernels("cuda_planes").family(plan.size).transform
-    grid = (g.outer * g.channels * plan.runs, 1)
-    launch(kernel, grid, (plan.size, 1), place, *x, *out, g.channels, g.inner, plan.runs, *rest)
+    launch(kernel, cut.grid, cut.block, place, *x, *out, *_taken(cut, g), cut.chunk, *rest)
 
 
 def train_window(
@@ -174,24 +160,17 @@ def sums_of_window(window: Window, mean: NDArray, omit: bool, act: Any, place: P
     """Sums of g, then of g * (x - mean), on the device, (2 * channels,)."""
     g = window.geometry
     dy, x, other = window.of("dy"), window.of("x"), window.of("residual")
-    rest = (_pick(window, omit), *_sent(place, mean), _act(act, place), *other)
-    if g.rows:
-        cut = cuda_cuts.rows(g)
-        blocks, pack, inner = cut.grid[1], cut.pack, g.inner
-        parts = empty((2 * blocks * pack * g.channels * inner,), np.float64, place)
-        kernel = kernels("cuda_rows").family(*cut.block).sums
-        launch(kernel, cut.grid, cut.block, place, *dy, *x, g.outer, g.channels, inner, pack, *rest, parts)
-    else:
-        plan = cuda_cuts.planes(g)
-        blocks, pack, inner = plan.outer_blocks * plan.inner_blocks, 1, 1
-        parts = empty((2 * blocks * g.channels,), np.float64, place)
-        kernel = kernels("cuda_planes").family(plan.size).sums
-        shape = (g.outer, g.channels, g.inner, plan.outer_blocks, plan.inner_blocks)
-        launch(kernel, (g.channels * blocks, 1), (plan.size, 1), place, *dy, *x, *shape, *rest, parts)
+    pick = _pick(window, omit)
+    rest = (pick, *_sent(place, mean), _act(act, place), *other)
+    cut = cuda_cuts.summed(window, ("dy", "x"))
+    parts, many = _parts_of(cut, 2, g, place)
+    kernel = _kernel("sums", cut, window, 2, pick, place)
+    launch(kernel, cut.grid, _block(cut), place, *dy, *x, *_taken(cut, g), *rest, *many)
     sums = empty((2 * g.channels,), np.float64, place)
-    size = cuda_cuts.JOIN
+    blocks, inner, pack = parts
+    size = cuda_cuts.join(blocks * inner * pack)
     kernel = kernels("cuda_merge").family(size).total
-    launch(kernel, (g.channels, 1), (size, 1), place, parts, blocks, g.channels, inner, pack, sums)
+    launch(kernel, (g.channels, 1), (size, 1), place, many[-1], blocks, g.channels, inner, pack, sums)
     return sums
 
 
@@ -204,16 +183,46 @@ def inputs_of_window(
         dx = dy
     pick = _pick(window, omit)
     rest = (pick, *_sent(place, mean), _act(act, place), *other, *_sent(place, a, b, k))
-    if g.rows:
-        cut = cuda_cuts.rows(g)
-        kernel = kernels("cuda_rows").family(*cut.block).inputs
-        shape = (g.outer, g.channels, g.inner, cut.pack)
-        launch(kernel, cut.grid, cut.block, place, *dy, *x, *dx, *dz, *shape, *rest)
-        return
-    plan = cuda_cuts.planes(g)
-    kernel = kernels("cuda_planes").family(plan.size).inputs
-    grid = (g.outer * g.channels * plan.runs, 1)
-    launch(kernel, grid, (plan.size, 1), place, *dy, *x, *dx, *dz, g.channels, g.inner, plan.runs, *rest)
+    cut = cuda_cuts.written(window, tuple(name for name in ("dy", "x", "dx", "dz") if name in window.flat))
+    kernel = _kernel("inputs", cut, window, 2, pick, place)
+    launch(kernel, cut.grid, cut.block, place, *dy, *x, *dx, *dz, *_taken(cut, g), cut.chunk, *rest)
+
+
+def _kernel(verb: str, cut: Cut, window: Window, arrays: int, pick: Any, place: Place) -> Any:
+    """The kernel of a verb for a cut; arrays: how many are read beside each other."""
+    deep = cuda_cuts.deep(cut.wide, window.flat["x"].itemsize, arrays, pick is not None)
+    if isinstance(cut, cuda_cuts.Planes):
+        family = kernels("cuda_planes").family(cut.size, cut.wide, deep)
+    elif verb in ("moments", "sums"):
+        family = kernels("cuda_rows").family(*cut.block, cut.wide, deep)
+    else:
+        family = kernels("cuda_columns").family(*cut.block, cut.wide, deep, _rounds(place))
+    return getattr(family, verb)
+
+
+def _rounds(place: Place) -> int:
+    """Whether a device has an instruction that rounds to bfloat16."""
+    return int(not simulated() and capability_of(place.device) >= (8, 0))
+
+
+def _block(cut: Cut) -> tuple[int, int]:
+    """The threads of a block."""
+    return cut.block if isinstance(cut, cuda_cuts.Rows) else (cut.size, 1)
+
+
+def _taken(cut: Cut, g: Geometry) -> tuple[int, ...]:
+    """The shape, as the kernels of a cut take it."""
+    if isinstance(cut, cuda_cuts.Rows):
+        return g.outer, g.channels, g.inner, cut.pack, cut.full
+    return g.outer, g.channels, cut.run, *cut.step
+
+
+def _parts_of(cut: Cut, numbers: int, g: Geometry, place: Place) -> tuple[tuple[int, int, int], tuple[Any, ...]]:
+    """(blocks, inner, pack) that a channel has parts of; and what the kernels take last: where the parts go."""
+    if isinstance(cut, cuda_cuts.Rows):
+        of = cut.grid[1], g.inner, 1 if cut.joined else cut.pack
+        return of, (cut.joined, empty((numbers * math.prod(of) * g.channels,), np.float64, place))
+    return (cut.grid[1], 1, 1), (empty((numbers * cut.grid[1] * g.channels,), np.float64, place),)
 
 
 def _moments_of_boxes(layout: Layout, omit: bool) -> Parts:

@@ -1,64 +1,131 @@
-"""How the work on a device is cut into blocks of threads: by shape alone, so that each run gives the same bits."""
+"""How the work on a device is cut into blocks of threads: by shape, strides and alignment, and never by the device.
+
+So each run gives the same bits.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ..layout import KEPT, Geometry
+from ..devices import pointer_of
+from ..layout import KEPT, Window
 
-COLS, ROWS = 32, 8  # threads of a block: a warp beside each other, and so many rows of them
-SIZE = 256  # threads of a block for a run
-JOIN = 128  # threads that join the parts of one channel
+COLS = 32  # threads beside each other, where rows are wide
+SUMS, WRITES = 256, 128  # threads of a block, about: those that write do not wait for each other
+JOIN = 256  # threads that join the parts of one channel, at most
 BLOCKS = 1056  # blocks that keep a large card busy: 8 for each of 132 multiprocessors
-NARROW = 128  # columns that several short rows fill together
-EACH = 4  # values of a thread at least, where there are so many
-RUN = 8192  # values of a run for one block of the transform
+EACH, STEPS = 4, 8  # steps of a thread at least, where there are so many: for a sum, and to write
+SHORT, MANY = 1024, 64  # runs below this that no four values divide are taken as parts of rows, where so many lie
 MOST = 65_535  # blocks along the second axis of a grid
+WIDE, LINE = 4, 16  # values that are taken at once, and the bytes of memory of which that is a part
+DEEP, UNDER_WAY = 8, 64  # loads that a thread has under way at once, at most: so many, of so many bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A grid of (blocks of columns, blocks of rows), each of cols x rows threads, over rows packed into wider ones."""
+    """A grid of (blocks of columns, blocks of rows), each of cols x rows threads, over rows packed into wider ones.
+
+    There are `full` wide rows; a block that writes has `chunk` of them. joined: one block of columns has them all, and
+    joins what the rows of a pack have of a column.
+    """
 
     grid: tuple[int, int]
     block: tuple[int, int]
     pack: int
+    full: int
+    chunk: int
+    joined: bool
+    wide: int
 
 
 @dataclass(frozen=True, slots=True)
 class Planes:
-    """Parts of a channel for sums, and how many blocks share a run to be written; `size` threads each."""
+    """A grid of (channels, blocks) of `size` threads; an outer has `run` places, and a thread moves on by a `step`."""
 
-    outer_blocks: int
-    inner_blocks: int
-    runs: int
+    grid: tuple[int, int]
     size: int
+    run: int
+    step: tuple[int, int]
+    wide: int
 
 
-def rows(g: Geometry) -> Rows:
-    """The cut of a window of rows."""
-    return _rows(g, COLS, ROWS, BLOCKS)
+def summed(window: Window, names: tuple[str, ...]) -> Rows | Planes:
+    """The cut for sums over these arrays."""
+    g = window.geometry
+    odd = g.inner < SHORT and g.inner % WIDE != 0 and g.outer >= MANY
+    wide = _wide_rows(window, names) if g.rows or odd else 1
+    if g.rows or wide > 1:
+        return _rows(g.outer, g.channels * g.inner, wide, EACH, (COLS, SUMS, BLOCKS))
+    wide = _wide_planes(window, names)
+    run = g.inner // wide
+    places = g.outer * run
+    blocks = max(1, min(BLOCKS // g.channels, places // (EACH * SUMS)))
+    return Planes((g.channels, blocks), SUMS, run, divmod(blocks * SUMS, run), wide)
 
 
-def planes(g: Geometry) -> Planes:
-    """The cut of a window of planes."""
-    return _planes(g, SIZE, BLOCKS)
+def written(window: Window, names: tuple[str, ...]) -> Rows:
+    """The cut for what is written by reading these arrays and writing others of them."""
+    g = window.geometry
+    return _rows(g.outer, g.channels * g.inner, _wide_rows(window, names), STEPS, (COLS, WRITES, 2 * BLOCKS))
+
+
+def join(parts: int) -> int:
+    """How many threads join so many parts: a power of two."""
+    return min(JOIN, max(JOIN // 8, 1 << (parts // 4).bit_length()))
+
+
+def deep(wide: int, itemsize: int, arrays: int, picked: bool) -> int:
+    """How many times `wide` values of each of some arrays are under way at once."""
+    return max(1, min(DEEP, UNDER_WAY // (wide * itemsize)) // arrays // (2 if picked else 1))
+
+
+def _wide_rows(window: Window, names: tuple[str, ...]) -> int:
+    """How many neighbouring columns a thread can take of all these arrays at once."""
+    g = window.geometry
+    row, apart = g.channels * g.inner, False
+    for name in names:
+        dense = g.outer == 1 or g.outer_stride[name] == row
+        if g.channels > 1 and g.channel_stride[name] != g.inner:
+            return 1
+        if not _aligned(window, name) or not (dense or g.outer_stride[name] % WIDE == 0):
+            return 1
+        apart = apart or not dense
+    short = WIDE // math.gcd(WIDE, row)
+    return 1 if (apart and short > 1) or short > g.outer else WIDE
+
+
+def _wide_planes(window: Window, names: tuple[str, ...]) -> int:
+    """How many neighbouring values of a run a thread can take of all these arrays at once."""
+    g = window.geometry
+    fit = g.inner % WIDE == 0 and all(
+        _aligned(window, name)
+        and (g.outer == 1 or g.outer_stride[name] % WIDE == 0)
+        and (g.channels == 1 or g.channel_stride[name] % WIDE == 0)
+        for name in names
+    )
+    return WIDE if fit else 1
+
+
+def _aligned(window: Window, name: str) -> bool:
+    flat = window.flat[name]
+    return pointer_of(flat) % min(LINE, WIDE * flat.itemsize) == 0
 
 
 @lru_cache(KEPT)
-def _rows(g: Geometry, cols: int, threads: int, wanted: int) -> Rows:
-    row = g.channels * g.inner
-    pack = max(1, min(NARROW // row, g.outer))
-    col_blocks = -(-pack * row // cols)
-    wide = -(-g.outer // pack)
-    row_blocks = max(1, min(wanted // col_blocks, wide // (EACH * threads), MOST))
-    return Rows((col_blocks, row_blocks), (cols, threads), pack)
-
-
-@lru_cache(KEPT)
-def _planes(g: Geometry, size: int, wanted: int) -> Planes:
-    blocks = max(1, wanted // g.channels)
-    outer_blocks = min(g.outer, blocks)
-    inner_blocks = max(1, min(blocks // outer_blocks, g.inner // (EACH * size)))
-    return Planes(outer_blocks, inner_blocks, max(1, g.inner // RUN), size)
+def _rows(outer: int, row: int, wide: int, each: int, sizes: tuple[int, int, int]) -> Rows:
+    cols, size, wanted = sizes
+    pack = WIDE // math.gcd(WIDE, row) if wide == WIDE else 1
+    joined = pack * row <= size // 2 * wide
+    if joined:
+        while 2 * pack * row <= 2 * cols * wide and 2 * pack <= outer:
+            pack *= 2
+        cols = pack * row // wide
+    full = outer // pack
+    threads = 1 << max(0, (size // cols).bit_length() - 1)  # a power of two
+    while not joined and threads > 1 and full < 2 * threads:
+        threads, cols = threads // 2, cols * 2
+    col_blocks = -(-pack * row // (cols * wide))
+    chunk = -(-full // max(1, min(wanted // col_blocks, full // (each * threads), MOST)))
+    return Rows((col_blocks, -(-full // chunk)), (cols, threads), pack, full, chunk, joined, wide)
