@@ -108,6 +108,14 @@ def arguments(dtype, capability):
         rows, planes, _ = families(wide, 2, pick is not none, cuda_cuts.SUMS)
         yield rows.sums, "rows.sums", named, (*both, flag, f8)
         yield planes.sums, "planes.sums", named, (*both, f8)
+        deep = min(cuda_cuts.EACH, cuda_cuts.deep(wide, size, 1, False))
+        whole = kernels("cuda_whole").family(2 * cuda_cuts.SUMS, wide, deep, fast)
+        given = (x, *a, x, *a, *at, f8, f8, types.float64, residual, *a, act, f8)
+        yield whole.train, "whole.train", named, given
+        deep = min(cuda_cuts.EACH, cuda_cuts.deep(wide, size, 2, False))
+        whole = kernels("cuda_whole").family(2 * cuda_cuts.SUMS, wide, deep, fast)
+        given = (x, *a, x, *a, x, *a, residual, *a, *at, f8, f8, f8, types.float64, act, residual, *a, f8)
+        yield whole.back, "whole.back", named, given
         given = (x, *a, x, *a, x, *a, residual, *a, *at, i8, pick, f8, back, residual, *a, f8, f8, f8)
         yield families(wide, 2, pick is not none, cuda_cuts.WRITES)[2].inputs, "columns.inputs", named, given
     if dtype == "float64":

@@ -66,10 +66,11 @@ class Step:
 
 def remembered(**arrays: Any) -> dict[str, Callable[[], Any]]:
     """The arrays of a call, without keeping them alive."""
-    return {name: _reference(value) for name, value in arrays.items() if value is not None}
+    return {name: reference(value) for name, value in arrays.items() if value is not None}
 
 
-def _reference(value: Any) -> Callable[[], Any]:
+def reference(value: Any) -> Callable[[], Any]:
+    """The way back to an array that it does not keep alive."""
     try:
         return weakref.ref(value)
     except TypeError:  # lists and numbers are small, and know no weak references

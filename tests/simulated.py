@@ -166,6 +166,8 @@ def main() -> None:
         "BLOCKS": 12,
         "EACH": 4,
         "STEPS": 5,
+        "HELD": 0,
+        "FEW": 0,
     }.items():
         setattr(cuda_cuts, name, value)
     cuda_gather.BOX, cuda_gather.THREADS = 40, 8
@@ -176,6 +178,9 @@ def main() -> None:
     check(CASES[0], np.float32, "crop", few=False)
     for memory in ("fortran", "crop", "every-second-value", "all-reversed"):
         check(CASES[8], np.float32, memory, few=True)
+    cuda_cuts.HELD = cuda_cuts.FEW = 1 << 20  # channels that one block of threads takes alone
+    for case in CASES:
+        check(case, np.float32, "c", few=case.name in FEW)
     print("ok")
 
 

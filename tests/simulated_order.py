@@ -17,7 +17,7 @@ import pytest
 from devicelike import WithDlpack, WithInterface, values_of
 
 import numbabn
-from numbabn.backends import cuda, cuda_gather, device_state
+from numbabn.backends import cuda, cuda_gather, cuda_launch, device_state
 from numbabn.devices import driver, pointer_of
 
 HOST = "host"
@@ -98,8 +98,10 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clocks]:
         c.uses(getattr(kernel, "__name__", "kernel"), place.stream, *arrays_in(args))
         launch(kernel, grid, block, place, *args)
 
-    for module in (cuda, cuda_gather, device_state):
+    for module in (cuda, cuda_gather, cuda_launch, device_state):
         monkeypatch.setattr(module, "launch", launched)
+    for name in ("THREADS", "LEARNERS"):
+        monkeypatch.setattr(device_state, name, 2)
     yield c
     gc.collect()
     assert c.wrong == []
@@ -154,6 +156,29 @@ def test_training_inference_and_the_way_back_on_different_streams() -> None:
     bn.gamma = 2.0
     bn(on(11))
     bn(on(13))
+
+
+def test_calls_like_those_before_on_different_streams() -> None:
+    bn = trained(gamma=1.0, beta=0.0)
+    for stream in (7, 9, driver.LEGACY, driver.LEGACY, 9):
+        x, out = on(stream), on(stream)
+        bn(x, training=True, out=out)
+        bn(x, out=out)
+        bn.backward(on(stream, Z), x, out=out)
+        bn.backward(on(13, Z), on(13))
+        bn(on(stream))
+
+
+@pytest.mark.parametrize("how", [{"where": True}, {"weights": True}, {"momentum": (0.5, 0.25)}])
+def test_calls_that_are_others_each_time(how: dict[str, Any]) -> None:
+    picks = dict.fromkeys(how.keys() & {"where", "weights"}, X > 2)
+    bn = trained(**{name: value for name, value in how.items() if name not in picks})
+    for stream in (7, driver.LEGACY, 9):
+        there = {name: on(stream, a) for name, a in picks.items()}
+        x = on(stream)
+        bn(x, training=True, **there)
+        bn.backward(on(stream, Z), x, **there)
+        bn(x)
 
 
 def test_reading_and_setting_the_state_between() -> None:

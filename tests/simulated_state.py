@@ -23,18 +23,22 @@ import numbabn
 from numbabn.backends import cuda_cuts, device_state
 from numbabn.devices import DeviceArray, driver
 from numbabn.ondevice import OnDevice
+from numbabn.ondevice.back import WayBack
 
 RULES = ("exponential", "mixture", "debiased", "debiased-mixture", "equal", "cumulative")
 RNG = np.random.default_rng(0)
 BATCHES = [RNG.normal(3, 2, (n, 3)).astype(np.float32) for n in (7, 4, 1)]
 
 
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = {"COLS": 4, "ROWS": 2, "SIZE": 8, "JOIN": 4, "BLOCKS": 12, "NARROW": 8, "EACH": 1, "RUN": 64}
+@pytest.fixture(autouse=True, params=["whole channels", "parts of them"])
+def small_blocks(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    sizes = {"COLS": 4, "SUMS": 8, "WRITES": 8, "MANY": 5, "JOIN": 8, "BLOCKS": 12, "EACH": 4, "STEPS": 5}
+    if request.param == "parts of them":
+        sizes |= {"HELD": 0, "FEW": 0}
     for name, value in sizes.items():
         monkeypatch.setattr(cuda_cuts, name, value)
-    monkeypatch.setattr(device_state, "THREADS", 2)
+    for name in ("THREADS", "LEARNERS"):
+        monkeypatch.setattr(device_state, name, 2)
 
 
 @pytest.fixture
@@ -321,17 +325,27 @@ def test_a_call_like_one_before_does_as_that(how: str, monkeypatch: pytest.Monke
         close(y if how in ("new", "residual") else y.values, wanted)
         if training and how != "in place":
             g = RNG.normal(size=x.shape).astype(np.float32)
+            so_far = len(found)
             for a, b in zip(device.backward(WithInterface(g)), host.backward(g, x, **more), strict=True):
                 close(a, b, 64)
+            back.extend(found[so_far:])
+            del found[so_far:]
 
+    back: list[bool] = []
     for _ in range(3):
         step(7, True)
     assert found == [True, True]
+    assert back == ([] if how == "in place" else [False, True, True])
     found.clear()
     step(7, False), step(7, False), step(7, False)
     assert found == [False, True, True]
     device.gamma = host.gamma = [2.0, 1.0, 1.0]
-    step(7, True), step(7, False), step(7, True), step(7, False)
+    step(7, True), step(7, False)
+    found.clear()
+    with monkeypatch.context() as forbidden:  # the averages are folded as before, too
+        forbidden.delattr(OnDevice, "_infer")
+        step(7, True), step(7, False)
+    assert found == [True, True]
     step(5, True), step(7, True, "F"), step(5, True)
     assert_same(device, host)
 
@@ -358,6 +372,76 @@ def test_what_is_remembered_keeps_no_array_alive_and_is_not_taken_for_another() 
     with numbabn.backend("cpu"), pytest.raises(TypeError, match="CPU backend"):
         bn(WithInterface(BATCHES[0]), training=True)
     assert bn.num_batches == 2
+
+
+@pytest.mark.parametrize("into", ["new", "out", "dy", "x"])
+@pytest.mark.parametrize("residual", [False, True])
+def test_a_way_back_like_one_before_does_as_that(into: str, residual: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"gamma": [1.0, 2.0, 0.5], "beta": 0.5, "activation": "relu" if residual else None}
+    host = numbabn.BatchNorm(3, **options)
+    device = numbabn.BatchNorm(3, **options).to("cuda")
+    kept: list[Any] = []
+
+    def train() -> Any:
+        x, z = RNG.normal(3, 2, (2, 7, 3)).astype(np.float32)
+        kept[:] = WithInterface(x.copy()), WithInterface(z)
+        host(x, training=True, residual=z if residual else None)
+        device(kept[0], training=True, residual=kept[1] if residual else None)
+        return x, z
+
+    def back(x: Any, z: Any, stream: int = 7) -> None:
+        g = RNG.normal(size=x.shape).astype(np.float32)
+        wanted = host.backward(g, x, residual=z if residual else None)
+        x_, dy = WithInterface(x.copy(), stream), WithInterface(g.copy(), stream)
+        out = {"new": None, "out": WithInterface(np.full_like(x, np.nan), stream), "dy": dy, "x": x_}[into]
+        z_ = WithInterface(z, stream) if residual else None
+        dx, *others = device.backward(dy, x_, residual=z_, out=out)
+        if out is not None:
+            assert dx is out
+            dx = dx.values
+        for a, b in zip((dx, *others), wanted, strict=True):
+            close(a, b, 64)
+
+    batch = train()
+    back(*batch), back(*batch)
+    with monkeypatch.context() as forbidden:
+        forbidden.delattr(WayBack, "_way_back")
+        back(*batch)
+        back(*batch, stream=9)
+        batch = train()
+        back(*batch)
+    device.gamma = host.gamma = [2.0, 1.0, 1.0]
+    back(*batch)  # through the call before, by its own gamma
+    batch = train()
+    back(*batch), back(*batch)  # by the new one, though the arrays are alike
+
+
+def test_a_way_back_like_one_before_is_refused_as_the_first() -> None:
+    bn = numbabn.BatchNorm(3).to("cuda")
+    x, dy = WithInterface(BATCHES[0].copy()), WithInterface(BATCHES[0].copy())
+    bn(x, training=True)
+    for _ in range(2):
+        bn.backward(dy)
+        bn.backward(dy, x, out=WithInterface(BATCHES[0].copy()))
+    memory = np.zeros((9, 3), np.float32)
+    with pytest.raises(ValueError, match="`out` overlaps `dy`"):
+        bn.backward(WithInterface(memory[:7]), x, out=WithInterface(memory[2:]))
+    with pytest.raises(TypeError, match="`out` lies on the host"):
+        bn.backward(dy, x, out=BATCHES[0].copy())
+    with pytest.raises(ValueError, match="`dy` has shape"):
+        bn.backward(WithInterface(BATCHES[1]), x)
+    with pytest.raises(ValueError, match=r"`x` lies on cuda:1 but this BatchNorm on cuda:0"):
+        bn.backward(WithDlpack(BATCHES[0], device=1), WithDlpack(BATCHES[0], device=1))
+    with numbabn.backend("cpu"), pytest.raises(TypeError, match="CPU backend"):
+        bn.backward(dy, x)
+    del x
+    gc.collect()
+    with pytest.raises(ValueError, match="no longer exists"):
+        bn.backward(dy)
+    x = WithInterface(BATCHES[0].copy())
+    bn(x, training=True, out=x)
+    with pytest.raises(ValueError, match="overwritten"):
+        bn.backward(dy)
 
 
 def test_many_kinds_of_calls() -> None:

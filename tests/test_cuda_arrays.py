@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import weakref
 from typing import Any
 
 import devicelike
@@ -15,7 +16,7 @@ from devicelike import WithDlpack, WithInterface, values_of
 
 import numbabn
 from numbabn import arrays, devices
-from numbabn.devices import DeviceArray, Shadow, dlpack, driver, libraries
+from numbabn.devices import DeviceArray, Shadow, alike, dlpack, driver, libraries
 from numbabn.devices.shadow import Place
 
 X = np.random.default_rng(0).normal(3, 2, (40, 6)).astype(np.float32)
@@ -192,16 +193,62 @@ def test_a_glance_tells_what_a_shadow_would(monkeypatch: pytest.MonkeyPatch) -> 
     stream = type("Stream", (), {"cuda_stream": 5})
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
     monkeypatch.setattr(torch.Tensor, "is_cuda", True)
-    for given in (torch.zeros(4, 2).T, WithInterface(X)):
-        pointer, _, on, look = libraries.glanced(given)
+    monkeypatch.setattr(torch.Tensor, "get_device", lambda self: 0)
+    ours = DeviceArray(devices.upload(X, Place(0, 5, "numbabn")))
+    other = torch.zeros(4, 2)
+    for given in (torch.zeros(4, 2).T, WithInterface(X), ours):
+        key, pointers, on = alike.glanced("verb", 0, given, None)
         x = libraries.seen(given)
-        assert (pointer, on) == (x.ctypes.data, x.place.stream)
-        assert look != libraries.glanced(torch.zeros(4, 2))[3]
+        assert (pointers, on) == ([x.ctypes.data], x.place.stream)
+        assert key == alike.glanced("verb", 0, given, None)[0] != alike.glanced("other", 0, given, None)[0]
+        assert key != alike.glanced("verb", 0, other, None)[0]
+        assert alike.glanced("verb", 1, given) is None
+    assert alike.glanced("verb", 0, WithInterface(X, 5), ours)[2] == 5
+    assert alike.glanced("verb", 0, WithInterface(X, 7), ours) is None  # on two streams
     negated = torch.zeros(3, dtype=torch.complex64).conj().imag  # memory that means its opposite
     assert negated.is_neg()
     for other in (torch.zeros(3, requires_grad=True), torch.eye(3).to_sparse(), negated, WithDlpack(X), X, 1.0):
-        assert libraries.glanced(other) is None
-    assert libraries.glanced(WithInterface(X, mask=WithInterface(X > 0))) is None
+        assert alike.glanced("verb", 0, other) is None
+    assert alike.glanced("verb", 0, WithInterface(X, mask=WithInterface(X > 0))) is None
+    one, its = (WithInterface(np.zeros((5, 4), np.float32)) for _ in range(2))
+    twice, two = (alike.glanced("verb", 0, one, a)[0] for a in (one, its))
+    assert twice != two  # one array twice is another kind of call than two that look the same
+    shifted = np.zeros(21, np.float32)[1:].reshape(5, 4)
+    assert alike.glanced("verb", 0, WithInterface(shifted))[0] != alike.glanced("verb", 0, one)[0]
+
+
+@pytest.mark.parametrize("given", [torch.zeros(4, 2).T, WithInterface(X)], ids=["torch", "interface"])
+def test_what_was_made_is_made_again(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: type("Stream", (), {"cuda_stream": 5}))
+    x = libraries.seen(given)
+    for dtype in (np.float32, np.float64):
+        new = libraries.empty_like(x, dtype)
+        pointer, made = alike.made_again(new)(given)
+        again = libraries.seen(libraries.given_back(made))
+        assert (again.ctypes.data, again.shape, again.strides, again.dtype) == (pointer, x.shape, new.strides, dtype)
+    ways = libraries.flat_like(x, 24)
+    pointer, made = alike.flat_again(ways)(given)
+    for vector in (ways, made):
+        part = libraries.seen(libraries.part_of(vector, 12, (2, 3)))
+        assert (part.shape, part.dtype) == ((2, 3), np.float64)
+    assert part.ctypes.data == pointer + 12 * 8
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_result_is_freed_and_does_not_keep_what_came_in(kind: Any) -> None:
+    simulated = driver._simulated()
+    gc.collect()
+    before = len(simulated._kept)
+    x = kind(X.copy())
+    y, _ = numbabn.batch_norm(x)
+    gone = weakref.ref(x)
+    del x
+    gc.collect()
+    assert gone() is None
+    assert len(simulated._kept) == before + 1
+    del y
+    gc.collect()
+    assert len(simulated._kept) == before
 
 
 def test_cupy_arrays_make_their_own_outputs(monkeypatch: pytest.MonkeyPatch) -> None:

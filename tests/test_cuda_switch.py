@@ -136,6 +136,44 @@ def test_devices_are_shown(machine: Any) -> None:
     assert "cuda:1: Tesla K80, compute capability 3.7, 141 GiB" in text.getvalue()
 
 
+def test_a_numpy_that_the_compiler_cannot_be_used_with(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def loads(error: Exception | None) -> None:
+        def load(name: str) -> None:
+            tried.append(name)
+            if error is not None:
+                raise error
+
+        machine(Driver(devices=(H200,)))
+        monkeypatch.setattr(importlib, "import_module", load)
+
+    gone = AttributeError("module 'numpy' has no attribute 'row_stack'")
+    monkeypatch.setattr(np, "__version__", "2.4.6")
+    loads(gone)
+    assert probe.why_not() is None
+    assert tried == []
+    monkeypatch.setattr(np, "__version__", "2.5.0rc1")
+    for fine in (None, ModuleNotFoundError("no module", name="numba.cuda.np")):
+        loads(fine)
+        assert probe.why_not() is None
+    for error, reason in (
+        (
+            gone,
+            "numba-cuda 13.0.1 cannot be used with NumPy 2.5.0rc1 (AttributeError: module 'numpy' has no attribute "
+            "'row_stack'): pip install 'numpy<2.5', or a later numba-cuda",
+        ),
+        (
+            ModuleNotFoundError("no module named 'nothing'", name="nothing"),
+            "numba-cuda cannot be loaded: no module named 'nothing': pip install 'numbabn[cuda]'",
+        ),
+    ):
+        loads(error)
+        assert probe.why_not() == reason
+        assert probe.devices() == ()
+    assert set(tried) == {"numba.cuda.np.arrayobj"}
+
+
 def test_the_drivers_of_this_machine_are_asked_without_a_package() -> None:
     packages = {"numba", "numba_cuda", "cuda.core", "cuda.bindings"}
     code = f"import sys, numbabn; numbabn.config(); print({packages} & set(sys.modules))"

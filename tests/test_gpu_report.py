@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import devicelike
 import numpy as np
 import pytest
 from rivals import SUITE
@@ -19,14 +20,15 @@ from rivals import SUITE
 import numbabn
 from numbabn.devices import probe
 
+engine = devicelike.engine
 SMALL = """
 import sys; sys.path.insert(0, {suite!r})
 import numba
 from numbabn.backends import cuda_cuts, device_state
-sizes = dict(COLS=4, ROWS=2, SIZE=8, JOIN=4, BLOCKS=12, NARROW=8, EACH=1, RUN=64)
+sizes = dict(COLS=4, SUMS=8, WRITES=8, MANY=5, JOIN=8, BLOCKS=12, EACH=4, STEPS=5)
 for name, value in sizes.items():
     setattr(cuda_cuts, name, value)
-device_state.THREADS = 4
+device_state.THREADS = device_state.LEARNERS = 4
 import gpu_report
 sys.exit(gpu_report.main(["--part", "check", "--tiny", "--seed", "7", "--dtypes", {dtypes!r}]))
 """
@@ -86,6 +88,27 @@ def test_what_is_known_of_a_large_array_is_compared() -> None:
     ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.strip() == "[5, 5, '(552, 3) int8, mean', '(2, 3, 276) int8, mean'] 0"
+
+
+ORDERS = {
+    "C": lambda a: a,
+    "Fortran, of its own": lambda a: np.asfortranarray(a).astype(np.float64),
+    "neither, of its own": lambda a: a.transpose(0, 2, 1).copy().transpose(0, 2, 1).astype(np.float64),
+    "a view": lambda a: a.T[1:, ::-1],
+    "a number": lambda a: a[0, 0, 0],
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_what_is_sent_comes_back_in_whatever_order_it_lies(order: str, report: ModuleType, engine: Any) -> None:
+    from gpu import check
+
+    a = ORDERS[order](np.arange(24.0).reshape(2, 3, 4))
+    np.testing.assert_array_equal(check.fetch(a), a)
+    if order != "a number":
+        there = check.send(a)
+        assert there.__cuda_array_interface__["strides"] in (a.strides, None if a.flags.c_contiguous else ())
+        np.testing.assert_array_equal(check.fetch(there), a)
 
 
 def test_a_wrong_answer_is_named(report: ModuleType) -> None:

@@ -25,13 +25,20 @@ SHAPES = {
     "columns": ((2051, 96), -1, lambda a: a[:, 3:70]),
     "turned": ((1009, 17), -1, lambda a: a[::-2, ::-1]),
     "one row": ((1, 130), -1, lambda a: a),
+    "rows-64": ((5003, 64), -1, lambda a: a),
+    "at an odd address": ((2052, 67), -1, lambda a: a[1:]),
+    "planes-four": ((9, 5, 64, 66), 1, lambda a: a),
+    "planes-short": ((70, 9, 7, 7), 1, lambda a: a),
 }
 TINY = {
     "rows": ((9, 3), -1, lambda a: a),
     "planes": ((2, 2, 300), 1, lambda a: a),
     "columns": ((7, 6), -1, lambda a: a[:, 1:4]),
+    "none kept": ((5, 4), (), lambda a: a),
+    "fortran": ((3, 7), -1, lambda a: a.T),
 }
-PLANES = ("planes", "planes-one", "none kept", "fortran")  # those that the planes family takes, of the others rows
+# Those that the planes family takes, of the others rows.
+PLANES = ("planes", "planes-one", "planes-four", "planes-short", "none kept", "fortran")
 FAMILIES = ("rows", "planes")  # of kernels: a process for each compiles half as much
 ENOUGH = 20  # wrong verbs, after which no more are looked for: a device that has failed fails at everything
 DTYPES = ("float32", "float64", "float16", "bfloat16", "int8", "bool")
@@ -100,9 +107,9 @@ def send(a):
     while isinstance(memory.base, np.ndarray):
         memory = memory.base
     place = Place(0, LEGACY, "numbabn")
-    there = devices.upload(memory, place)
+    there = devices.upload(memory.ravel(order="K"), place)  # as it lies: an array of no base may be in any order
     offset = a.__array_interface__["data"][0] - memory.__array_interface__["data"][0]
-    flat = np.ndarray(a.shape, a.dtype, there.view(np.ndarray).reshape(-1).view(np.uint8), offset, a.strides)
+    flat = np.ndarray(a.shape, a.dtype, there.view(np.ndarray).view(np.uint8), offset, a.strides)
     shadow = flat.view(devices.Shadow)
     shadow.place = place
     return DeviceArray(shadow)
@@ -114,8 +121,8 @@ def poisoned(a, dtype):
 
 
 def fetch(a):
-    """What a device array holds; host arrays as they are."""
-    return a if isinstance(a, np.ndarray) else devices.download(devices.taken(a, "a")[0])
+    """What a device array holds; arrays and numbers of the host as they are."""
+    return a if isinstance(a, (np.ndarray, np.generic)) else devices.download(devices.taken(a, "a")[0])
 
 
 def agree(case, what, got, wanted, slack=4):

@@ -150,10 +150,34 @@ def train_window(
 ) -> NDArray:
     """Statistics of x on the device, and the transform by them, without the host; x with its picks, out with x."""
     channels = x.geometry.channels
+    cut = None if omit or x.geometry.picks else cuda_cuts.whole(out, tuple(out.flat), ("x",))
+    if cut is not None:
+        learned = into[0] if into else empty((3 * channels,), np.float64, place)
+        first = out.of("x")
+        rest = (gamma, beta, eps, *out.of("residual"), activation, learned)
+        target = out.of("out") if "out" in out.flat else first
+        kernel = _whole(cut, out, 1, place).train
+        launch(kernel, cut.grid, _block(cut), place, *first, *target, *_taken(cut, out.geometry), *rest)
+        return learned
     new = into or (None, empty((channels,), np.float64, place))
     stats = moments_of_window(x, omit, place, gamma, eps, new)
     transform_window(out, stats[channels : 2 * channels], new[1], beta, activation, place)
     return stats
+
+
+def back_window(
+    window: Window, stats: Any, gamma: Any, beta: Any, eps: float, activation: Any, ways: Any, place: Place
+) -> bool:
+    """The whole way back in one launch, without picks; False where the channels are not small enough for that."""
+    cut = cuda_cuts.whole(window, tuple(window.flat), ("dy", "x"))
+    if cut is None:
+        return False
+    dy, x, dx, dz, other = (window.of(name) for name in ("dy", "x", "dx", "dz", "residual"))
+    rest = (stats, gamma, beta, eps, activation, *other, ways)
+    kernel = _whole(cut, window, 2, place).back
+    dx = dy if dx[0] is None else dx
+    launch(kernel, cut.grid, _block(cut), place, *dy, *x, *dx, *dz, *_taken(cut, window.geometry), *rest)
+    return True
 
 
 def sums_of_window(window: Window, mean: NDArray, omit: bool, act: Any, place: Place) -> NDArray:
@@ -198,6 +222,12 @@ def _kernel(verb: str, cut: Cut, window: Window, arrays: int, pick: Any, place: 
     else:
         family = kernels("cuda_columns").family(*cut.block, cut.wide, deep, _rounds(place))
     return getattr(family, verb)
+
+
+def _whole(cut: cuda_cuts.Planes, window: Window, arrays: int, place: Place) -> Any:
+    """The kernels for whole channels."""
+    deep = min(cuda_cuts.EACH, cuda_cuts.deep(cut.wide, window.flat["x"].itemsize, arrays, False))
+    return kernels("cuda_whole").family(cut.size, cut.wide, deep, _rounds(place))
 
 
 def _rounds(place: Place) -> int:

@@ -66,11 +66,18 @@ def assembled(code: str, capability: Capability) -> bytes:
 def _named(kernel: Any, args: tuple[Any, ...], capability: Capability) -> str:
     """The file for a kernel as it is now, for these types and packages."""
     function, kept = kernel.py_func, kernels("kept")
-    inside = [c.cell_contents for c in function.__closure__ or ()]
-    sizes = [value for value in inside if isinstance(value, int)]
     types = [repr(a) for a in args]
-    what = kept.named(function.__module__, function.__qualname__, sizes, types, capability, kept.stamp(), _versions())
+    what = kept.named(
+        function.__module__, function.__qualname__, _sizes(function), types, capability, kept.stamp(), _versions()
+    )
     return f"{function.__name__}-sm_{capability[0]}{capability[1]}-{what}.cubin"
+
+
+def _sizes(function: Any) -> list[int]:
+    """The numbers that a function was made for, and those of the functions that it was given."""
+    inside = [c.cell_contents for c in function.__closure__ or ()]
+    own = [value for value in inside if isinstance(value, int)]
+    return sum((_sizes(f.py_func) for f in inside if hasattr(f, "py_func")), own)
 
 
 @cache

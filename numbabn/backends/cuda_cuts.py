@@ -18,6 +18,11 @@ JOIN = 256  # threads that join the parts of one channel, at most
 BLOCKS = 1056  # blocks that keep a large card busy: 8 for each of 132 multiprocessors
 EACH, STEPS = 4, 8  # steps of a thread at least, where there are so many: for a sum, and to write
 SHORT, MANY = 1024, 64  # runs below this that no four values divide are taken as parts of rows, where so many lie
+HELD, NEAR = (
+    1 << 25,
+    1 << 16,
+)  # bytes that stay in the cache of a card, and those that one multiprocessor is soon done with
+FEW, STEEP = 1 << 21, 4096  # bytes of rows, and values of a channel in them, that may be read by channel
 MOST = 65_535  # blocks along the second axis of a grid
 WIDE, LINE = 4, 16  # values that are taken at once, and the bytes of memory of which that is a part
 DEEP, UNDER_WAY = 8, 64  # loads that a thread has under way at once, at most: so many, of so many bytes
@@ -63,6 +68,24 @@ def summed(window: Window, names: tuple[str, ...]) -> Rows | Planes:
     places = g.outer * run
     blocks = max(1, min(BLOCKS // g.channels, places // (EACH * SUMS)))
     return Planes((g.channels, blocks), SUMS, run, divmod(blocks * SUMS, run), wide)
+
+
+def whole(window: Window, names: tuple[str, ...], read: tuple[str, ...]) -> Planes | None:
+    """The cut into whole channels, where what is read of them is still in a cache for a second time; else None."""
+    g = window.geometry
+    values = g.outer * g.inner
+    nbytes = values * sum(window.flat[name].itemsize for name in read)
+    at_once = min(g.channels, BLOCKS // 4)
+    if g.rows:
+        fit = values <= STEEP and nbytes * g.channels <= FEW
+    else:
+        fit = nbytes * at_once <= HELD and (nbytes <= NEAR or at_once == BLOCKS // 4)
+    if not fit:
+        return None
+    wide = _wide_planes(window, names)
+    run = g.inner // wide
+    size = min(2 * SUMS, max(COLS, 1 << (g.outer * run // EACH).bit_length()))
+    return Planes((g.channels, 1), size, run, divmod(size, run), wide)
 
 
 def written(window: Window, names: tuple[str, ...]) -> Rows:

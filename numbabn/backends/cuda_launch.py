@@ -40,14 +40,21 @@ class Launch:
     values: Any
     pointers: Any
 
-    def again(self, stream: int) -> None:
-        """Make it, on the device that is current."""
-        driver = _bindings()
+    def on(self, stream: int) -> tuple[Any, ...]:
+        """What the driver is told."""
         at = ctypes.addressof(self.pointers)
-        (status,) = driver.cuLaunchKernel(self.function, *self.grid, 1, *self.block, 1, 0, stream, at, 0)
-        if status != driver.CUresult.CUDA_SUCCESS:
+        return self.function, *self.grid, 1, *self.block, 1, 0, _bindings().CUstream(stream), at, 0
+
+
+def call_all(calls: list[tuple[Any, ...]]) -> None:
+    """Launch kernels on the device that is current."""
+    driver = _bindings()
+    launch, success = driver.cuLaunchKernel, driver.CUresult.CUDA_SUCCESS
+    for call in calls:
+        (status,) = launch(*call)
+        if status is not success:
             raise RuntimeError(
-                f"a kernel could not be launched over {self.grid} blocks of {self.block} threads: {status.name}"
+                f"a kernel could not be launched over {call[1:3]} blocks of {call[4:6]} threads: {status.name}"
             )
 
 
@@ -68,7 +75,7 @@ def launch(kernel: Any, grid: Grid, block: Grid, place: Place, *args: Any) -> No
             first = ctypes.addressof(values)
             pointers = (ctypes.c_void_p * len(slots))(*range(first, first + 8 * len(slots), 8))
             made = Launch(kernel, grid, block, args, function, values, pointers)
-            made.again(place.stream)
+            call_all([made.on(place.stream)])
     tape = getattr(_taping, "tape", None)
     if tape is not None:
         tape.append(made)

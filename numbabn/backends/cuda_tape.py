@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,7 +29,7 @@ class Within:
 class Again:
     """What is on a tape, for the arrays that it was made with. All else that it used is kept, and used again."""
 
-    __slots__ = ("_made", "_moving")
+    __slots__ = ("_calls", "_made", "_moving", "_stream")
 
     def __init__(self, tape: list[cuda_launch.Launch], arrays: tuple[NDArray, ...]) -> None:
         reaches = [(*reach_of(a), pointer_of(a)) for a in arrays]
@@ -36,6 +37,8 @@ class Again:
         self._moving: list[tuple[Any, int, int, int]] = []
         for launch in self._made:
             self._find(launch.values, launch.args, 0)
+        self._calls: list[tuple[Any, ...]] = []
+        self._stream = 0
 
     def _find(self, values: Any, args: tuple[Any, ...], slot: int) -> int:
         """Note which slots hold an address within an array; returns the slot after the arguments."""
@@ -48,8 +51,8 @@ class Again:
             slot += cuda_launch.SLOTS if isinstance(value, (np.ndarray, Within)) else 1
         return slot
 
-    def __call__(self, pointers: tuple[int, ...], stream: int) -> None:
-        """Launch all of it with arrays that begin elsewhere. The device is current."""
+    def __call__(self, pointers: Sequence[int], stream: int) -> None:
+        """Launch all of it with arrays that begin elsewhere. The device is current, and no other thread is in here."""
         if self._made[0].function is None:  # in the simulator
             place = Place(0, stream, "numbabn")
             for launch in self._made:
@@ -59,8 +62,9 @@ class Again:
             return
         for values, slot, k, apart in self._moving:
             values[slot] = pointers[k] + apart
-        for launch in self._made:
-            launch.again(stream)
+        if stream != self._stream:
+            self._calls, self._stream = [launch.on(stream) for launch in self._made], stream
+        cuda_launch.call_all(self._calls)
 
 
 def _without(value: Any, reaches: list[tuple[int, int, int]]) -> Any:
@@ -75,7 +79,7 @@ def _without(value: Any, reaches: list[tuple[int, int, int]]) -> Any:
     return value
 
 
-def _with(value: Any, pointers: tuple[int, ...], place: Place) -> Any:
+def _with(value: Any, pointers: Sequence[int], place: Place) -> Any:
     """Arguments, with other arrays."""
     if type(value) is tuple:
         return tuple(_with(v, pointers, place) for v in value)

@@ -16,6 +16,7 @@ from . import cuda, cuts
 from .cuda_launch import launch
 
 THREADS = 256
+LEARNERS = 1024  # threads of the one block that learns from all channels
 RULES = {  # the code of a rule in `kernels/cuda_learn.py`, and whether it keeps the variance between batches
     "exponential": (0, 0),
     "mixture": (0, 1),
@@ -56,7 +57,7 @@ def learn(
     channels = stats.size // 3
     kernel = cuts.kernels("cuda_learn").learn
     how = (rule, between, float(momentum), float(ddof), int(skip))
-    launch(kernel, (1, 1), (THREADS, 1), place, stats, running, batches, channels, *how)
+    launch(kernel, (1, 1), (LEARNERS, 1), place, stats, running, batches, channels, *how)
 
 
 def fold(running: Any, channels: int, gamma: Any, eps: float, center: bool, scale: Any, place: Place) -> None:
@@ -66,13 +67,25 @@ def fold(running: Any, channels: int, gamma: Any, eps: float, center: bool, scal
 
 
 def gradients(
-    forward: Layout, back: Layout, stats: Any, gamma: Any, beta: Any, eps: float, omit: bool, act: Any, ways: Any
+    forward: Layout,
+    back: Layout,
+    stats: Any,
+    gamma: Any,
+    beta: Any,
+    eps: float,
+    omit: bool,
+    act: Any,
+    ways: Any,
+    place: Place,
 ) -> None:
     """Write "dx" (and "dz") of a layout; rows 2 and 3 of the four of `ways` are the gradients of gamma and beta."""
     sums_of, inputs_of = forward.window(), back.window()
     assert sums_of is not None
     assert inputs_of is not None
-    place: Place = forward.arrays["x"].place  # type: ignore[attr-defined]
+    if not (omit or forward.picks) and cuda.back_window(
+        inputs_of, stats, gamma, beta, float(eps), cuts.activation(act), ways, place
+    ):
+        return
     channels = forward.channels
     shares = empty((2 * channels,), np.float64, place)
     kernels, grid, block = cuts.kernels("cuda_learn"), _blocks(channels), (THREADS, 1)

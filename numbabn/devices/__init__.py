@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from . import probe
+from .alike import flat_again, made_again
 from .libraries import (
     DeviceArray,
     empty_like,
@@ -35,10 +36,12 @@ __all__ = [
     "download",
     "empty",
     "empty_like",
+    "flat_again",
     "flat_like",
     "follow",
     "given_back",
     "is_on_device",
+    "made_again",
     "part_of",
     "pointer_of",
     "probe",

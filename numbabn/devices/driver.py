@@ -23,6 +23,12 @@ LEGACY = 1  # the legacy default stream, as the driver, DLPack and the array int
 class Driver(Protocol):
     """What both systems do."""
 
+    def enter(self) -> bool:
+        """Make the device current, if it is not; returns whether `leave` has to undo that."""
+
+    def leave(self) -> None:
+        """Make current what was current before."""
+
     def alloc(self, nbytes: int, stream: int) -> int:
         """Memory of the device, in the order of a stream."""
 
@@ -75,31 +81,33 @@ class On:
     __slots__ = ("_driver", "_pushed")
 
     def __init__(self, device: int) -> None:
-        self._driver = _simulated() if probe.simulated() else _of_device(device)
+        self._driver: Driver = _simulated() if probe.simulated() else _of_device(device)
         self._pushed = False
 
     def __enter__(self) -> Driver:
-        if isinstance(self._driver, Cuda):
-            self._pushed = self._driver.enter()
+        self._pushed = self._driver.enter()
         return self._driver
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._pushed:
-            self._driver.leave()  # type: ignore[union-attr]
+            self._driver.leave()
 
 
 on = On
 
 
 class Mark:
-    """The order of streams that take turns with some memory: an event behind what used it last."""
+    """The order of streams that take turns with some memory: an event behind what used it last.
 
-    __slots__ = ("device", "event", "last")
+    The legacy stream is there for ever, so the event is put behind its work only once another stream comes.
+    """
+
+    __slots__ = ("device", "driver", "event", "last")
 
     def __init__(self, device: int) -> None:
         self.device, self.last = device, LEGACY
         with on(device) as driver:
-            self.event = driver.new_event()
+            self.driver, self.event = driver, driver.new_event()
             driver.record(self.event, LEGACY)
 
     def __del__(self) -> None:
@@ -108,17 +116,38 @@ class Mark:
             driver.wait(LEGACY, event)  # in a cycle of garbage a buffer may go after its mark
             driver.free_event(event)
 
+    def begin(self, stream: int) -> bool:
+        """Make the device current, and the turn that of a stream; returns what `end` has to be told."""
+        pushed = self.driver.enter()
+        if stream != self.last:
+            try:
+                if self.last == LEGACY:
+                    self.driver.record(self.event, LEGACY)
+                self.driver.wait(stream, self.event)
+            except BaseException:
+                if pushed:
+                    self.driver.leave()
+                raise
+        return pushed
+
+    def end(self, stream: int, pushed: bool) -> None:
+        """The end of the turn of a stream."""
+        try:
+            if stream != LEGACY:
+                self.driver.record(self.event, stream)
+            self.last = stream
+        finally:
+            if pushed:
+                self.driver.leave()
+
     @contextlib.contextmanager
     def turn(self, stream: int) -> Iterator[Driver]:
         """With the device current, and the work of a stream behind all that has used the memory before."""
-        with on(self.device) as driver:
-            if stream != self.last:
-                driver.wait(stream, self.event)
-            try:
-                yield driver
-            finally:
-                driver.record(self.event, stream)
-                self.last = stream
+        pushed = self.begin(stream)
+        try:
+            yield self.driver
+        finally:
+            self.end(stream, pushed)
 
 
 class Buffer:
@@ -158,6 +187,7 @@ class Cuda:
         from cuda.bindings import driver
 
         self._d: Any = driver
+        self._success = driver.CUresult.CUDA_SUCCESS
         self._call(driver.cuInit(0))
         handle = self._call(driver.cuDeviceGet(device))
         self._context = self._call(driver.cuDevicePrimaryCtxRetain(handle))
@@ -172,14 +202,13 @@ class Cuda:
             self._call(driver.cuMemPoolSetAttribute(pool, keep, driver.cuuint64_t(KEPT)))
 
     def enter(self) -> bool:
-        """Make it current, if it is not; returns whether `leave` has to undo that."""
-        if int(self._call(self._d.cuCtxGetCurrent())) == self._number:
+        status, context = self._d.cuCtxGetCurrent()
+        if status is self._success and int(context) == self._number:
             return False
         self._call(self._d.cuCtxPushCurrent(self._context))
         return True
 
     def leave(self) -> None:
-        """Make current what was current before."""
         self._call(self._d.cuCtxPopCurrent())
 
     def alloc(self, nbytes: int, stream: int) -> int:
@@ -233,7 +262,7 @@ class Cuda:
     def _call(self, answer: tuple[Any, ...]) -> Any:
         """What a call of the driver gave, or its error as an exception."""
         status, *values = answer
-        if status != self._d.CUresult.CUDA_SUCCESS:
+        if status is not self._success:
             if status == self._d.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
                 raise MemoryError("the device has not enough memory left; free arrays on it, or give smaller ones")
             text = self._d.cuGetErrorString(status)[1]
@@ -247,6 +276,12 @@ class Simulated:
     def __init__(self) -> None:
         self._kept: dict[int, Any] = {}
         self._marks = 1
+
+    def enter(self) -> bool:
+        return False
+
+    def leave(self) -> None:
+        pass
 
     def alloc(self, nbytes: int, stream: int) -> int:
         memory = ctypes.create_string_buffer(max(nbytes, 1) + 64)

@@ -7,6 +7,7 @@ import importlib
 import math
 import sys
 from collections.abc import Callable
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,6 @@ import numpy as np
 from . import dlpack, probe
 from .driver import LEGACY, on
 from .shadow import NDArray, Place, Shadow, empty, pointer_of, shadow_of
-
-Glance = tuple[int, int, int, tuple[Any, ...]]  # pointer, device, stream, and what it looks like
 
 
 def seen(value: Any) -> Shadow:
@@ -31,35 +30,6 @@ def seen(value: Any) -> Shadow:
     return _of_interface(value, library)
 
 
-def glanced(value: Any) -> Glance | None:
-    """What tells an array on a device from others, without a shadow; None where it takes a closer look."""
-    library = library_of(value)
-    if library == "torch":
-        torch = sys.modules["torch"]
-        if value.requires_grad or value.layout is not torch.strided or not value.is_cuda or value.is_neg():
-            return None
-        stream = torch.cuda.current_stream(value.device).cuda_stream or LEGACY
-        look: tuple[Any, ...] = (library, value.shape, value.stride(), value.dtype)
-        return value.data_ptr(), value.device.index, stream, look
-    if is_numba_s(value) and probe.simulated():
-        return None
-    interface = None if library in ("jax", "jaxlib") else getattr(value, "__cuda_array_interface__", None)
-    if interface is None or interface.get("mask") is not None:
-        return None
-    pointer, readonly = interface["data"]
-    strides = interface.get("strides")
-    look = (library, tuple(interface["shape"]), strides and tuple(strides), interface["typestr"], readonly)
-    return pointer, _device_of(value), interface.get("stream") or LEGACY, look
-
-
-def glanced_new(shadow: Shadow) -> Glance | None:
-    """As `glanced`, for what `empty_like` made."""
-    if not isinstance(shadow.given, _Given):
-        return glanced(shadow.given)
-    place = shadow.place
-    return pointer_of(shadow), place.device, place.stream, ("numbabn", shadow.shape, shadow.strides, shadow.dtype)
-
-
 def empty_like(x: Shadow, dtype: Any) -> Shadow:
     """A new array beside x, of another dtype: made by the library of x where that can be."""
     dtype = np.dtype(dtype)
@@ -67,13 +37,15 @@ def empty_like(x: Shadow, dtype: Any) -> Shadow:
     if fresh is not None and x.given is not None:
         return fresh(x, dtype)
     new = empty(x.shape, dtype, x.place, kept_order(x, dtype.itemsize))
-    new.given = _Given(new, x.given)
+    new.given = _Given(x.given)
     return new
 
 
-def given_back(shadow: Any) -> Any:
-    """The caller's own kind of array for a shadow that `empty_like` made."""
-    return shadow.given() if isinstance(shadow.given, _Given) else shadow.given
+def given_back(made: Any) -> Any:
+    """The caller's own kind of array for a shadow that `empty_like` made, or for what `made_again` did."""
+    if not isinstance(made, Shadow):
+        return made
+    return made.given(made) if isinstance(made.given, _Given) else made.given
 
 
 def flat_like(x: Shadow, size: int) -> Shadow:
@@ -92,21 +64,30 @@ def flat_like(x: Shadow, size: int) -> Shadow:
             stream = cuda.external_stream(x.place.stream) if x.place.stream > LEGACY else 0
             return _of_interface(cuda.device_array(size, np.float64, stream=stream), library)
     new = empty((size,), np.float64, x.place)
-    new.given = _Given(new, x.given)
+    new.given = _Given(x.given)
     return new
 
 
-def part_of(vector: Shadow, start: int, shape: tuple[int, ...]) -> Any:
-    """A part of what `flat_like` made, in a shape, as an array of the caller's kind."""
+def part_of(vector: Any, start: int, shape: tuple[int, ...]) -> Any:
+    """A part of what `flat_like` or `flat_again` made, in a shape, as an array of the caller's kind."""
     end = start + math.prod(shape)
-    if isinstance(vector.given, _Given):
-        return vector.given.part(vector[start:end].reshape(shape))()  # type: ignore[arg-type]
-    return vector.given[start:end].reshape(shape)
+    given = vector.given if isinstance(vector, Shadow) else vector
+    if isinstance(given, _Given):
+        return given(vector[start:end].reshape(shape))
+    part = given[start:end]
+    return part if len(shape) == 1 else part.reshape(shape)
 
 
 def library_of(value: Any) -> str:
     """The top-level package that a value's type comes from."""
-    return type(value).__module__.split(".")[0]
+    kind: Any = type(value)
+    return package_of(kind)
+
+
+@lru_cache(64)
+def package_of(kind: Any) -> str:
+    """The top-level package that a type comes from."""
+    return str(kind.__module__).split(".")[0]
 
 
 def is_numba_s(value: Any) -> bool:
@@ -130,6 +111,13 @@ class DeviceArray:
         self._shadow = shadow
         self.shape, self.dtype = shadow.shape, shadow.dtype
         self.device = repr(shadow.place)
+
+    @cached_property
+    def _glance(self) -> tuple[int, int, int, tuple[Any, ...]]:
+        """Where it begins, its device and stream, and what tells it from others (see `alike`)."""
+        place, strides = self._shadow.place, self._shadow.strides
+        look = ("numbabn", self.shape, strides, self.dtype, self._shadow.flags.writeable)
+        return pointer_of(self._shadow), place.device, place.stream or LEGACY, look
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -158,25 +146,25 @@ class DeviceArray:
 class _Given:
     """The way from a shadow of our own to the caller's kind, taken once the work on it has been launched.
 
-    It waits for that work where the caller goes on with another stream: the input may be freed there before.
+    It waits for that work where the caller goes on with another stream: the input may be freed there before. The
+    shadow refers to it, so it refers to no array: NumPy's are no part of what the collector of garbage sees.
     """
 
-    def __init__(self, shadow: Shadow, pattern: Any) -> None:
-        self._shadow, self._pattern = shadow.view(), pattern
-
-    def part(self, shadow: Shadow) -> _Given:
-        """The same for a part of the shadow."""
-        return _Given(shadow, self._pattern)
-
-    def __call__(self) -> Any:
-        ours, place = DeviceArray(self._shadow), self._shadow.place
-        if not place.own:
-            with on(place.device) as driver:
-                driver.synchronize(place.stream)
+    def __init__(self, pattern: Any) -> None:
+        self._namespace = None
         with contextlib.suppress(ImportError, TypeError, AttributeError):
             import array_api_compat
 
-            return array_api_compat.array_namespace(self._pattern).from_dlpack(ours)
+            self._namespace = array_api_compat.array_namespace(pattern)
+
+    def __call__(self, shadow: Shadow) -> Any:
+        ours, place = DeviceArray(shadow.view()), shadow.place
+        if not place.own:
+            with on(place.device) as driver:
+                driver.synchronize(place.stream)
+        if self._namespace is not None:
+            with contextlib.suppress(ImportError, TypeError, AttributeError):
+                return self._namespace.from_dlpack(ours)
         return ours
 
 
@@ -205,11 +193,19 @@ def _of_torch(value: Any) -> Shadow:
         raise TypeError("it is not dense; give `.to_dense()`")
     name = str(value.dtype).removeprefix("torch.")
     dtype = dlpack.bfloat16() if name == "bfloat16" else np.dtype(name)
-    stream = torch.cuda.current_stream(value.device).cuda_stream
     size = value.element_size()
     strides = tuple(s * size for s in value.stride())
-    place = Place(value.device.index or 0, stream or LEGACY, "torch")
+    device = value.device.index or 0
+    place = Place(device, stream_of_torch(device), "torch")
     return shadow_of(value.data_ptr(), tuple(value.shape), strides, dtype, place, owner=value, given=value)
+
+
+def stream_of_torch(device: int) -> int:
+    """PyTorch's current stream; by the function of its compiled code, which costs a tenth, where it is there."""
+    torch = sys.modules["torch"]
+    raw = getattr(torch._C, "_cuda_getCurrentRawStream", None)
+    stream: int = torch.cuda.current_stream(device).cuda_stream if raw is None else raw(device)
+    return stream or LEGACY
 
 
 def _of_interface(value: Any, library: str) -> Shadow:
@@ -218,7 +214,7 @@ def _of_interface(value: Any, library: str) -> Shadow:
     else:
         interface = value.__cuda_array_interface__
         stream = interface.get("stream") or LEGACY
-        device = _device_of(value)
+        device = device_of(value)
     if interface.get("mask") is not None:
         raise TypeError("it has a mask, which would be ignored; give `where` instead")
     typestr = interface["typestr"]
@@ -244,7 +240,7 @@ def _of_dlpack(value: Any, library: str) -> Shadow:
     return shadow_of(d.pointer, d.shape, d.strides, d.dtype, place, owner=owner, given=value, readonly=d.readonly)
 
 
-def _device_of(value: Any) -> int:
+def device_of(value: Any) -> int:
     """The number of the device of an array with the interface, which does not tell it."""
     if hasattr(value, "__dlpack_device__"):
         return int(value.__dlpack_device__()[1])

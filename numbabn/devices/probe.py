@@ -1,4 +1,7 @@
-"""Whether CUDA can run here, and if not why: asked of the driver itself, without loading numba or a CUDA package."""
+"""Whether CUDA can run here, and if not why: asked of the driver itself, without loading numba or a CUDA package.
+
+numba-cuda is loaded only where all else is there and NumPy is newer than it is known to go with.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,9 @@ from typing import Any
 EXTRA = "pip install 'numbabn[cuda]'"
 PACKAGES = {"numba_cuda": "numba-cuda", "cuda.core": "cuda-core", "cuda.bindings": "cuda-bindings"}
 LEAST_CAPABILITY = {12: (5, 0), 13: (7, 5)}  # what the compilers of a CUDA version can still make code for
+
+NUMPY_TO_TRY = (2, 5)  # which has no row_stack any more; the first numba-cuda to do without it is not known
+COMPILES_WITH = "numba.cuda.np.arrayobj"
 
 _NO_DEVICE, _DRIVER_TOO_OLD, _DRIVER_MISMATCH = 100, 35, 803
 _MULTIPROCESSORS, _MAJOR, _MINOR = 16, 75, 76  # CUdevice_attribute
@@ -95,7 +101,30 @@ def _devices() -> tuple[Device, ...]:
             f"update the driver, or install packages of its version, pip install 'numba-cuda[cu{supported // 1000}]'"
         )
     _start(library, supported)
-    return _asked(library, major)
+    found = _asked(library, major)
+    _try_compiler()
+    return found
+
+
+def _try_compiler() -> None:
+    """Load what numba-cuda first compiles with, where a NumPy may have taken from it what it needs."""
+    import numpy
+
+    if tuple(map(int, numpy.__version__.split(".")[:2])) < NUMPY_TO_TRY:
+        return
+    try:
+        importlib.import_module(COMPILES_WITH)
+    except ModuleNotFoundError as error:
+        if not COMPILES_WITH.startswith(error.name or COMPILES_WITH):  # other releases may have it elsewhere
+            raise _UnavailableError(f"numba-cuda cannot be loaded: {error}: {EXTRA}") from error
+    except Exception as error:
+        from importlib import metadata
+
+        raise _UnavailableError(
+            f"numba-cuda {metadata.version('numba-cuda')} cannot be used with NumPy {numpy.__version__} "
+            f"({type(error).__name__}: {error}): pip install 'numpy<{'.'.join(map(str, NUMPY_TO_TRY))}', or a later "
+            "numba-cuda"
+        ) from error
 
 
 def _start(library: Any, supported: int | None) -> None:

@@ -6,6 +6,7 @@ transposes are shadows too. Arithmetic on it is refused, as the host cannot read
 
 from __future__ import annotations
 
+import math
 from typing import Any, NoReturn
 
 import numpy as np
@@ -95,7 +96,7 @@ def shadow_of(
 def empty(shape: tuple[int, ...], dtype: Any, place: Place, strides: tuple[int, ...] | None = None) -> Shadow:
     """Fresh memory on a device, in the order of the stream of a place."""
     dtype = np.dtype(dtype)
-    nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    nbytes = math.prod(shape) * dtype.itemsize
     buffer = Buffer(nbytes, place.device, place.stream, place.mark)
     return shadow_of(buffer.pointer, shape, strides, dtype, place, owner=buffer)
 

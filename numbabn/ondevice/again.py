@@ -3,51 +3,63 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 from ..arrays import NDArray
-from ..devices.libraries import Glance
+from ..devices import Shadow, pointer_of
+from ..devices.alike import ALIGNED, Glance
 from ..options import Options
 
 KEPT = 8  # kinds of calls that are remembered, each with a scratch of its own
-ALIGNED = 16  # bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """What two calls have in common of which one can do as the other did; `key` says so, by shapes and strides."""
+class Note:
+    """What to remember of a call: its kind, the arrays that came with it, and those made for it, with how."""
 
-    key: tuple[Any, ...]
-    pointers: tuple[int, ...]
-    stream: int
+    kind: Glance
+    given: tuple[NDArray, ...]
+    fresh: list[tuple[Shadow, Callable[[Any], tuple[int, Any]]]]
 
-    @staticmethod
-    def of(trains: bool, device: int, *glances: Glance | None) -> Kind | None:
-        """The kind of a call; None where the arrays are not all on the device, and on one stream."""
-        looks: list[Any] = [trains]
-        pointers = []
-        stream = None
-        for glance in glances:
-            if glance is None:
+
+class Plan:
+    """What to launch for a kind of call, and for which options and parameters."""
+
+    __slots__ = ("apart", "beta", "gamma", "launch", "makes", "options")
+
+    def __init__(self, note: Note, launch: Any, options: Options, gamma: Any, beta: Any) -> None:
+        from ..backends.cuda_tape import reach_of
+
+        self.launch, self.options, self.gamma, self.beta = launch, options, gamma, beta
+        self.makes = [make for _, make in note.fresh]
+        reaches = [reach_of(a) for a in note.given]
+        # Two arrays overlap where the second begins so far behind the first.
+        self.apart = [
+            (k, j, reaches[k][0] - reaches[j][1], reaches[k][1] - reaches[j][0])
+            for k, j in combinations(range(len(reaches)), 2)
+        ]
+
+    def fresh(self, like: Any, pointers: list[int]) -> list[Any] | None:
+        """What the call returns besides, made anew; `pointers` learns where. None where that lies otherwise."""
+        made = []
+        for make in self.makes:
+            pointer, new = make(like)
+            if pointer % ALIGNED:
                 return None
-            pointer, there, its, look = glance
-            if there != device or its != (stream or its):
-                return None
-            stream = its
             pointers.append(pointer)
-            looks += look, pointer % ALIGNED
-        looks += [p == q for p, q in combinations(pointers, 2)]
-        return Kind(tuple(looks), tuple(pointers), stream or 0)
+            made.append(new)
+        return made
 
 
 class Plans:
     """What to launch for each kind of call."""
 
     def __init__(self) -> None:
-        self._plans: dict[tuple[Any, ...], tuple[Options, Any, list[tuple[int, int]]]] = {}
+        self._plans: dict[tuple[Any, ...], Plan] = {}
+        self._fold: tuple[Options, Any] | None = None
 
     def __bool__(self) -> bool:
         return bool(self._plans)
@@ -55,30 +67,50 @@ class Plans:
     def clear(self) -> None:
         """Forget all, as the state has moved."""
         self._plans.clear()
+        self._fold = None
 
     @contextlib.contextmanager
-    def noted(self, kind: Kind | None, arrays: tuple[NDArray, ...], options: Options) -> Iterator[None]:
-        """Note what a call launches in a block; None for one that will be another each time."""
-        from ..backends.cuda_launch import taped
-        from ..backends.cuda_tape import Again, reach_of
+    def noted(self, note: Note | None, options: Options, gamma: Any = None, beta: Any = None) -> Iterator[None]:
+        """Note what a call launches in a block; None for one that will be another each time.
 
-        if kind is None:
+        gamma, beta: where they may be others than those of the state.
+        """
+        from ..backends.cuda_launch import taped
+        from ..backends.cuda_tape import Again
+
+        fresh = () if note is None else tuple(shadow for shadow, _ in note.fresh)
+        if note is None or any(pointer_of(a) % ALIGNED for a in fresh):
             yield
             return
         with taped() as tape:
             yield
+        self._plans.pop(note.kind[0], None)
         while len(self._plans) >= KEPT:
             del self._plans[next(iter(self._plans))]
-        again = Again(tape, arrays)
-        self._plans[kind.key] = options, again, [reach_of(a) for a in arrays]
+        self._plans[note.kind[0]] = Plan(note, Again(tape, (*note.given, *fresh)), options, gamma, beta)
 
-    def made(self, kind: Kind, options: Options) -> Any:
-        """What to call with pointers and a stream, for a call of a kind; None where it has to be found out."""
-        known, again, reaches = self._plans.get(kind.key, (None, None, []))
-        if known is not options:
+    @contextlib.contextmanager
+    def noted_fold(self, options: Options) -> Iterator[None]:
+        """Note how the averages are folded."""
+        from ..backends.cuda_launch import taped
+        from ..backends.cuda_tape import Again
+
+        with taped() as tape:
+            yield
+        self._fold = options, Again(tape, ())
+
+    def made(self, kind: Glance, options: Options, gamma: Any = None, beta: Any = None) -> Plan | None:
+        """What to do for a call of a kind; None where it has to be found out."""
+        key, pointers, _ = kind
+        plan = self._plans.get(key)
+        if plan is None or not (plan.options is options and plan.gamma is gamma and plan.beta is beta):
             return None
-        spans = [(p + low, p + high) for p, (low, high) in zip(kind.pointers, reaches, strict=True)]
-        for (p, a), (q, b) in combinations(zip(kind.pointers, spans, strict=True), 2):
-            if p != q and a[0] < b[1] and b[0] < a[1]:
-                return None  # they may overlap: this is for the checks
-        return again
+        for k, j, low, high in plan.apart:
+            apart = pointers[j] - pointers[k]
+            if low < apart < high and apart:
+                return None  # they overlap: this is for the checks
+        return plan
+
+    def fold(self, options: Options) -> Any:
+        """How to fold the averages; None where it has to be found out."""
+        return self._fold[1] if self._fold is not None and self._fold[0] is options else None

@@ -10,7 +10,7 @@ from ..arrays import NDArray
 from ..averages import Running
 from ..devices import Place, Shadow, download, empty, upload
 from ..devices.driver import LEGACY, Driver, Mark
-from .again import Plans
+from .again import Note, Plans
 
 ROWS = ("count", "mean", "var")
 
@@ -56,9 +56,9 @@ class Home:
         self.folded = False
         self.plans.clear()
 
-    def own(self, place: Place) -> Place:
-        """A place for scratch that is used again, by whatever stream takes its turn."""
-        return Place(place.device, place.stream, place.library, mark=self.mark)
+    def scratch(self, place: Place, note: Note | None) -> Place:
+        """A place for scratch: where a call is noted it is used again, by whatever stream takes its turn."""
+        return place if note is None else Place(place.device, place.stream, place.library, mark=self.mark)
 
     def sent(self, vector: Vector | None) -> Shadow | None:
         """Gamma or beta there, for whoever takes his turn after this."""

@@ -10,16 +10,19 @@ import numpy as np
 
 from .. import activations, backends, checks, devices, verbs
 from .. import training as training_
-from ..arrays import NDArray, empty_like, output_dtype, take
+from ..arrays import NDArray, take
 from ..averages import Running
-from ..devices import Shadow, libraries, probe
+from ..devices import Shadow, probe
+from ..devices.alike import glanced
 from ..devices.driver import LEGACY
 from ..layout import Layout
 from ..options import Options
 from ..picks import picked
-from .again import Kind
+from .again import Note
 from .back import Step, WayBack, device_state, in_order, place_of
 from .home import Home, Vector
+
+VERBS = {False: "infer", True: "train"}
 
 
 class OnDevice(WayBack):
@@ -89,7 +92,7 @@ class OnDevice(WayBack):
         """As `BatchNorm.__call__`."""
         plain = where is weights is None
         if plain and self._home.plans and isinstance(training, bool):
-            done = self._again(training, x, residual, out)
+            done = self._as_before(training, x, residual, out)
             if done is not None:
                 return done
         given = {"where": where, "weights": weights, "residual": residual}
@@ -107,8 +110,11 @@ class OnDevice(WayBack):
         if not (array.size and device_state().is_direct(layout)):
             return super().__call__(x, trains, out=out, **given)  # type: ignore[misc]
         act = activations.kernel_form(self._options.activation)
-        kind = self._kind(trains, x, residual, out, y) if plain else None
-        note = kind, (array, y) if other is None else (array, y, other)
+        note = None
+        if plain and not (trains and self._scheduled):
+            seen = array, other, None if out is None else y
+            fresh = [(y, devices.made_again(y))] if out is None else []
+            note = self._note(VERBS[trains], (x, residual, out), seen, fresh)
         if not trains:
             self._infer(layout.unpicked(), act, note)
             return result()
@@ -165,74 +171,68 @@ class OnDevice(WayBack):
         counted = not self._scheduled or (o.plain and everything and o.nonfinite == "propagate")
         return (o.plain or without_nan) and self._adjustment is None and counted
 
-    def _must_be_here(self, x: Shadow) -> None:
-        if x.place.device != self._home.device:
-            raise ValueError(
-                f"`x` lies on {x.place!r} but this BatchNorm on cuda:{self._home.device}; move one of them, for "
-                f"example with bn.to('{x.place!r}')"
-            )
-
     @property
     def _scheduled(self) -> bool:
         momentum = self._options.momentum
         return callable(momentum) or isinstance(momentum, tuple)
 
-    def _kind(self, trains: bool, x: Any, residual: Any, out: Any, y: Any) -> Kind | None:
-        """The kind of a call without picks; y: the new array where there is no `out`."""
-        if self._scheduled:
-            return None
-        made = libraries.glanced_new(y) if out is None else libraries.glanced(out)
-        others = () if residual is None else (libraries.glanced(residual),)
-        return Kind.of(trains, self._home.device, libraries.glanced(x), made, *others)
-
-    def _again(self, trains: bool, x: Any, residual: Any, out: Any) -> Any:
+    def _as_before(self, trains: bool, x: Any, residual: Any, out: Any) -> Any:
         """The result of a call that is as one before; None where it is not."""
-        home, o, y = self._home, self._options, None
-        if not self._can(trains, True) or (o.backend or backends.current()) == "cpu":
-            return None
-        if out is None:
-            array, _ = checks.data(x)
-            if not isinstance(array, Shadow):
-                return None
-            y = empty_like(array, output_dtype(array.dtype))
-        kind = self._kind(trains, x, residual, out, y)
+        home, o = self._home, self._options
+        here = (o.backend or backends.current()) != "cpu"
+        kind = glanced(VERBS[trains], home.device, x, residual, out) if here else None
         if kind is None:
             return None
+        _, pointers, stream = kind
         with self._lock:
-            launch = home.plans.made(kind, o)
-            if launch is None or not (trains or home.folded):
+            plan = home.plans.made(kind, o)
+            fold = None if trains or home.folded else home.plans.fold(o)
+            if plan is None or not (trains or home.folded or fold):
                 return None
-            with home.turn(kind.stream):
-                launch(kind.pointers, kind.stream)
+            new = plan.fresh(x, pointers)
+            if new is None:
+                return None
+            pushed = home.mark.begin(stream)
+            try:
+                if fold is not None:
+                    fold((), stream)
+                    home.folded = True
+                plan.launch(pointers, stream)
+            finally:
+                home.mark.end(stream, pushed)
             if trains:
                 home.learned()
-                given = training_.remembered(x=x, residual=residual)
-                self._step = Step(home.stats, home.gamma, home.beta, kind.pointers[0] == kind.pointers[1], given)
-        return devices.given_back(y) if out is None else out
+                given = {"x": training_.reference(x)}
+                if residual is not None:
+                    given["residual"] = training_.reference(residual)
+                same = out is not None and pointers[0] == pointers[-1]
+                self._step = Step(home.stats, home.gamma, home.beta, same, given)
+        return devices.given_back(new[0]) if new else out
 
-    def _infer(self, layout: Layout, act: Any, note: tuple[Kind | None, Any]) -> None:
+    def _infer(self, layout: Layout, act: Any, note: Note | None) -> None:
         home, o, verbs_ = self._home, self._options, device_state()
         place = place_of(layout)
         with self._lock:
             gamma, beta = home.sent(home.gamma), home.sent(home.beta)
-            with in_order(layout), home.turn(place.stream):
-                channels = layout.channels
+            channels = layout.channels
+            with in_order(layout):
                 if not home.folded:
-                    center = o.constant == "center"
-                    verbs_.fold(home.running, channels, gamma, o.eps, center, home.scale, place)
+                    with home.plans.noted_fold(o), home.turn(place.stream):
+                        center = o.constant == "center"
+                        verbs_.fold(home.running, channels, gamma, o.eps, center, home.scale, place)
                     home.folded = True
-                with home.plans.noted(*note, o):
+                with home.plans.noted(note, o), home.turn(place.stream):
                     verbs_.transform(layout, home.running[channels : 2 * channels], home.scale, beta, act, place)
 
-    def _train(self, layout: Layout, omit: bool, act: Any, note: tuple[Kind | None, Any]) -> Shadow:
+    def _train(self, layout: Layout, omit: bool, act: Any, note: Note | None) -> Shadow:
         home, o, verbs_ = self._home, self._options, device_state()
         place = place_of(layout)
         with self._lock:
             factor = o.factor(home.asked)
             gamma, beta = home.sent(home.gamma or home.ones), home.sent(home.beta)
-            with in_order(layout), home.turn(place.stream), home.plans.noted(*note, o):
+            with in_order(layout), home.plans.noted(note, o), home.turn(place.stream):
                 into = home.stats, home.scale
-                verbs_.train(layout, gamma, beta, o.eps, omit, act, home.own(place), into)
+                verbs_.train(layout, gamma, beta, o.eps, omit, act, home.scratch(place, note), into)
                 skip = o.nonfinite == "skip"
                 verbs_.learn(home.stats, home.running, home.batches, o.average, factor, o.ddof, skip, place)
                 home.learned()
