@@ -14,7 +14,7 @@ from numba import cuda, float64, int64
 from .activation import activate
 from .cuda_common import gradient
 from .cuda_jit import kernel
-from .cuda_wide import WIDE, divided, number_at, put_four, put_four_fast, put_one, take_four, take_one
+from .cuda_wide import WIDE, divided, number_at, put_four, put_one, take_four, take_one
 from .jit import helper
 from .memory import load, store
 from .point import beside, flow
@@ -46,15 +46,14 @@ def affine(v, at, wide, m, a, f, z, residual, activation):
 
 
 @cache
-def family(cols: int, rows: int, wide: int, deep: int, fast: int) -> Any:
+def family(cols: int, rows: int, wide: int, deep: int) -> Any:
     """The kernels for blocks of cols x rows threads; a grid has blocks of columns x of rows.
 
     Of `full` wide rows each block has `chunk`, the first block the last of them: what a sum has read last may still be
-    in the cache. The last rows, which fill no wide row, are taken with them. fast: the device rounds to bfloat16 by
-    itself.
+    in the cache. The last rows, which fill no wide row, are taken with them.
     """
     held = wide * deep
-    take, put = (take_four, put_four_fast if fast else put_four) if wide == WIDE else (take_one, put_one)
+    take, put = (take_four, put_four) if wide == WIDE else (take_one, put_one)
 
     @kernel
     def transform(

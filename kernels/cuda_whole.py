@@ -1,7 +1,8 @@
 """CUDA, a channel at a time: one block of threads has all of a channel, sums it up, and writes it in the same launch.
 
 That is for channels whose values are still in a cache when they are read again: they cross the memory once. The places
-of a channel are as in `cuda_planes.py`.
+of a channel are as in `cuda_planes.py`. What is summed up has its own, `sum_...`, as its bits are not to depend on the
+other arrays.
 """
 
 from functools import cache
@@ -15,24 +16,24 @@ from .cuda_common import added, gradient, merged
 from .cuda_jit import kernel
 from .cuda_learn import inverse_std
 from .cuda_planes import part, stepped
-from .cuda_wide import WIDE, divided, number_at, put_four, put_four_fast, put_one, take_four, take_one
+from .cuda_wide import WIDE, divided, number_at, put_four, put_one, take_four, take_one
 from .point import flow
 from .welford import scale_of
 
 
 @cache
-def family(size: int, wide: int, deep: int, fast: int) -> Any:
+def family(size: int, sum_wide: int, sum_deep: int, wide: int, deep: int) -> Any:
     """The kernels for blocks of `size` threads, a power of two; a grid has a block for each channel.
 
-    (step_o, step_i): outers and places from one place of a thread to its next. fast: the device rounds to bfloat16 by
-    itself.
+    (step_o, step_i): outers and places from one place of a thread to its next.
     """
     held = wide * deep
-    take, put = (take_four, put_four_fast if fast else put_four) if wide == WIDE else (take_one, put_one)
-    moments_of, sums_of = part(wide, deep).moments, part(wide, deep).sums
+    take, put = (take_four, put_four) if wide == WIDE else (take_one, put_one)
+    moments_of, sums_of = part(sum_wide, sum_deep).moments, part(sum_wide, sum_deep).sums
 
     @kernel
     def train(
+        sum_x, sum_outer, sum_channel, sum_outers, sum_run, sum_step_o, sum_step_i,
         x, x_outer, x_channel, out, out_outer, out_channel, outer, channels, run, step_o, step_i, gamma, beta, eps,
         residual, r_outer, r_channel, activation, stats,
     ):  # fmt: skip
@@ -46,17 +47,29 @@ def family(size: int, wide: int, deep: int, fast: int) -> Any:
         os = cuda.local.array(deep, int64)
         js = cuda.local.array(deep, int64)
         lane, c, end = cuda.threadIdx.x, cuda.blockIdx.x, outer * run
-        place = lane
-        o, i = divided(place, run)
+        o, i = divided(lane, sum_run)
         n[lane], mean[lane], m2[lane] = moments_of(
-            x, x_outer, x_channel, o, i, place, end, size, step_o, step_i, run, c, None
+            sum_x,
+            sum_outer,
+            sum_channel,
+            o,
+            i,
+            lane,
+            sum_outers * sum_run,
+            size,
+            sum_step_o,
+            sum_step_i,
+            sum_run,
+            c,
+            None,
         )
         merged(n, mean, m2, lane, size, size, 1)
         m, a = mean[0], scale_of(n[0], m2[0], number_at(gamma, c), eps)
         f = 0.0 if beta is None else number_at(beta, c)
         if lane == 0:
             stats[c], stats[channels + c], stats[2 * channels + c] = n[0], mean[0], m2[0]
-        p, q, s = c * x_channel, c * out_channel, c * r_channel
+        p, q, s, place = c * x_channel, c * out_channel, c * r_channel, lane
+        o, i = divided(place, run)
         while place + (deep - 1) * size < end:
             for u in range(deep):
                 os[u], js[u] = o, i * wide
@@ -83,6 +96,8 @@ def family(size: int, wide: int, deep: int, fast: int) -> Any:
 
     @kernel
     def back(
+        sum_dy, sum_dy_outer, sum_dy_channel, sum_x, sum_outer, sum_channel, sum_r, sum_r_outer, sum_r_channel,
+        sum_outers, sum_run, sum_step_o, sum_step_i,
         dy, dy_outer, dy_channel, x, x_outer, x_channel, dx, dx_outer, dx_channel, dz, dz_outer, dz_channel,
         outer, channels, run, step_o, step_i, stats, gamma, beta, eps, act, residual, r_outer, r_channel, ways,
     ):  # fmt: skip
@@ -94,16 +109,15 @@ def family(size: int, wide: int, deep: int, fast: int) -> Any:
         os = cuda.local.array(deep, int64)
         js = cuda.local.array(deep, int64)
         lane, c, end = cuda.threadIdx.x, cuda.blockIdx.x, outer * run
-        place = lane
-        o, i = divided(place, run)
         n, m = number_at(stats, c), number_at(stats, channels + c)
         inverse = inverse_std(number_at(stats, 2 * channels + c) / n if n > 0.0 else 0.0, eps)
         a = inverse if gamma is None else inverse * number_at(gamma, c)
         f = None if beta is None else number_at(beta, c)
         one_act = None if act is None else (act, a, f)
+        o, i = divided(lane, sum_run)
         s1[lane], s2[lane] = sums_of(
-            dy, dy_outer, dy_channel, x, x_outer, x_channel, o, i, place, end, size, step_o, step_i, run, c, None, m,
-            one_act, residual, r_outer, r_channel,
+            sum_dy, sum_dy_outer, sum_dy_channel, sum_x, sum_outer, sum_channel, o, i, lane, sum_outers * sum_run, size,
+            sum_step_o, sum_step_i, sum_run, c, None, m, one_act, sum_r, sum_r_outer, sum_r_channel,
         )  # fmt: skip
         added(s1, s2, lane, size, size, 1)
         share, sum_g, sum_gd = a / n if n > 0.0 else 0.0, s1[0], s2[0]
@@ -111,7 +125,8 @@ def family(size: int, wide: int, deep: int, fast: int) -> Any:
         if lane == 0:
             ways[c], ways[channels + c] = b, k
             ways[2 * channels + c], ways[3 * channels + c] = sum_gd * inverse, sum_g
-        p, q, s, y, w = c * dy_channel, c * x_channel, c * r_channel, c * dx_channel, c * dz_channel
+        p, q, s, y, w, place = c * dy_channel, c * x_channel, c * r_channel, c * dx_channel, c * dz_channel, lane
+        o, i = divided(place, run)
         while place + (deep - 1) * size < end:
             for u in range(deep):
                 os[u], js[u] = o, i * wide

@@ -10,7 +10,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from .half import bits_to_float, double_to_half, float_to_bits, half_to_float, to_bfloat, to_odd
+from .half import bits_to_float, double_to_half, float_to_bits, half_to_float, to_bfloat
 from .jit import ALONE, helper
 from .memory import field, load, store
 
@@ -198,47 +198,6 @@ def _put_four(out, i, room, at):
         store_four(out, i, kind(room[at]), kind(room[at + 1]), kind(room[at + 2]), kind(room[at + 3]))
 
     return natives
-
-
-def put_four_fast(out, i, room, at):
-    """`put_four` on a device that rounds to bfloat16 by itself: of compute capability 8.0 or more."""
-    put_four(out, i, room, at)
-
-
-@overload(put_four_fast, jit_options=ALONE)
-def _put_four_fast(out, i, room, at):
-    if field(out) != "bfloat":
-        return lambda out, i, room, at: put_four(out, i, room, at)
-
-    def pairs(out, i, room, at):
-        first = two_bfloats(np.float32(to_odd(room[at])), np.float32(to_odd(room[at + 1])))
-        second = two_bfloats(np.float32(to_odd(room[at + 2])), np.float32(to_odd(room[at + 3])))
-        store_bits(out, i, np.uint64(first) | np.uint64(second) << np.uint64(32))
-
-    return pairs
-
-
-@intrinsic
-def two_bfloats(typingctx, low, high):
-    """The bits of the bfloat16 nearest to two float32, in the lower and the upper half."""
-
-    def codegen(context, builder, signature, args):
-        kind = ir.FunctionType(ir.IntType(32), [ir.FloatType(), ir.FloatType()])
-        return builder.asm(kind, "cvt.rn.bf16x2.f32 $0, $1, $2;", "=r,f,f", [args[1], args[0]], side_effect=False)
-
-    return types.uint32(types.float32, types.float32), codegen
-
-
-@intrinsic
-def store_bits(typingctx, out, i, bits):
-    """Write four elements of 16 bits from an index on."""
-
-    def codegen(context, builder, signature, args):
-        pointer, _, _, align = _place(context, builder, signature.args[0], *args[:2])
-        builder.store(args[2], pointer, align=align)
-        return context.get_dummy_value()
-
-    return types.void(out, types.int64, types.uint64), codegen
 
 
 @helper

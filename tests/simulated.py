@@ -156,6 +156,22 @@ def _back(axes: Any, x: np.ndarray, residual: Any, pick: Any, act: Any, paramete
         both.agree()
 
 
+def check_residuals() -> None:
+    """Residuals that lie otherwise than the other arrays: parts of larger ones, and one row for all rows."""
+    rng = np.random.default_rng(11)
+    act = kernel_form(activations.checked("silu"))
+    for shape, larger in (((9, 18), (9, 20)), ((9, 2, 35), (9, 2, 37)), ((9, 3, 35), (9, 5, 35)), ((9, 18), (1, 18))):
+        x = rng.normal(size=shape).astype(np.float32)
+        z = rng.normal(size=larger).astype(np.float32)
+        z = np.broadcast_to(z, shape) if larger[0] == 1 else z[tuple(slice(n) for n in shape)]
+        parameters = rng.normal(size=(4, shape[1]))
+        _back((1,), x, {"residual": z}, EVERYTHING, act, parameters, True)
+        t = Both((1,), {"x": x, "residual": z, "out": np.empty_like(x)}, ("out",), EVERYTHING)
+        for engine in (cpu, cuda):
+            engine.transform(t.layouts[engine], *parameters[:3], act)
+        t.agree()
+
+
 def main() -> None:
     for name, value in {
         "COLS": 4,
@@ -178,6 +194,7 @@ def main() -> None:
     check(CASES[0], np.float32, "crop", few=False)
     for memory in ("fortran", "crop", "every-second-value", "all-reversed"):
         check(CASES[8], np.float32, memory, few=True)
+    check_residuals()
     cuda_cuts.HELD = cuda_cuts.FEW = 1 << 20  # channels that one block of threads takes alone
     for case in CASES:
         check(case, np.float32, "c", few=case.name in FEW)

@@ -374,6 +374,33 @@ def test_what_is_remembered_keeps_no_array_alive_and_is_not_taken_for_another() 
     assert bn.num_batches == 2
 
 
+def halves(of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two arrays that share no element, but whose rows lie in turn."""
+    return of[:, :3], of[:, 3:]
+
+
+@pytest.mark.parametrize("with_what", ["out", "residual", "dy"])
+def test_what_was_done_with_halves_of_an_array_is_not_done_with_others(with_what: str) -> None:
+    host, device = numbabn.BatchNorm(3), numbabn.BatchNorm(3).to("cuda")
+    one, other, third = (RNG.normal(size=(5, 6)).astype(np.float32) for _ in range(3))
+    untouched = other[:, 3:].copy()
+    for x, z in (halves(one), (other[:, :3], third[:, 3:])):
+        before = [a.copy() for a in (x, z)]
+        if with_what == "out":
+            device(WithInterface(x), training=True, out=WithInterface(z))
+            close(z, host(before[0], training=True))
+            np.testing.assert_array_equal(x, before[0])
+            continue
+        residual = {"residual": z} if with_what == "residual" else {}
+        there = WithInterface(x)
+        y = device(there, training=True, **{name: WithInterface(a) for name, a in residual.items()})
+        close(y, host(x, training=True, **residual))
+        if with_what == "dy":
+            for a, b in zip(device.backward(WithInterface(z), there), host.backward(z, x), strict=True):
+                close(a, b, 64)
+    np.testing.assert_array_equal(other[:, 3:], untouched)
+
+
 @pytest.mark.parametrize("into", ["new", "out", "dy", "x"])
 @pytest.mark.parametrize("residual", [False, True])
 def test_a_way_back_like_one_before_does_as_that(into: str, residual: bool, monkeypatch: pytest.MonkeyPatch) -> None:

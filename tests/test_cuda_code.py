@@ -58,7 +58,7 @@ from numbabn.backends.cuts import activation, kernels
 dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=(9, 0))
 SIZES = {"8": 1, "16": 2, "32": 4, "64": 8}
 planes, rows = kernels("cuda_planes").family(64, 4, 2), kernels("cuda_rows").family(8, 8, 4, 2)
-columns = kernels("cuda_columns").family(8, 8, 4, 2, 1)
+columns = kernels("cuda_columns").family(8, 8, 4, 2)
 merge, learn = kernels("cuda_merge").family(64), kernels("cuda_learn")
 f8, mask = np.zeros(4), kernel_ready(np.zeros(4, bool))
 for dtype in (np.float16, ml_dtypes.bfloat16):

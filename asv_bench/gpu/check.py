@@ -199,17 +199,18 @@ def backward(case, rng):
     if case.x.dtype.kind not in "fV":
         return 0
     dy, z = (rng.normal(size=case.x.shape).astype(case.x.dtype) for _ in range(2))
+    larger = rng.normal(size=(*case.x.shape[:-1], case.x.shape[-1] + 3)).astype(case.x.dtype)[..., :-3]
     gamma, beta = rng.normal(size=(2, *case.channels))
     _, m = numbabn.batch_norm(case.x, axis=case.axis)
-    for act, residual in itertools.product((None, "relu"), (None, z)):
+    for act, residual in itertools.product((None, "relu"), (None, z, larger)):
         how = {"axis": case.axis, "activation": act}
         wanted = numbabn.batch_norm_backward(dy, case.x, m, gamma, beta, residual=residual, **how)
-        there = None if residual is None else send(z)
+        there = None if residual is None else send(residual)
         out = poisoned(case.x, case.x.dtype)
         got = numbabn.batch_norm_backward(send(dy), send(case.x), m, gamma, beta, residual=there, out=out, **how)
         for name, a, b in zip(("dx", "dgamma", "dbeta", "dz"), got, wanted, strict=False):
             agree(case, f"{name} {act} {residual is not None}", a, b, 1 << 16 if b.dtype == np.float64 else 64)
-    return 4
+    return 6
 
 
 def state(case, rng):

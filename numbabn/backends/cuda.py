@@ -12,11 +12,10 @@ import numpy as np
 
 from ..arrays import NDArray
 from ..devices import Place, Shadow, download, empty, upload
-from ..devices.probe import simulated
 from ..layout import Geometry, Layout, Window
 from . import Parts, cuda_cuts, cuts
 from .cuda_gather import boxed
-from .cuda_launch import capability_of, launch
+from .cuda_launch import launch
 
 kernels = cuts.kernels
 Cut = cuda_cuts.Rows | cuda_cuts.Planes
@@ -113,7 +112,7 @@ def moments_of_window(
     g, pick = window.geometry, _pick(window, omit)
     cut = cuda_cuts.summed(window, ("x",))
     parts, many = _parts_of(cut, 3, g, place)
-    kernel = _kernel("moments", cut, window, 1, pick, place)
+    kernel = _kernel("moments", cut, window, 1, _work(pick, None))
     launch(kernel, cut.grid, _block(cut), place, *window.of("x"), *_taken(cut, g), pick, *many)
     given, scale = into
     stats = empty((3 * g.channels,), np.float64, place) if given is None else given
@@ -130,9 +129,8 @@ def transform_window(window: Window, mean: Any, scale: Any, shift: Any, activati
     g = window.geometry
     x = window.of("x")
     out = window.of("out") if "out" in window.flat else x
-    written = ("out", "x") if "out" in window.flat else ("x",)
-    cut = cuda_cuts.written(window, (*written, *(("residual",) if "residual" in window.flat else ())))
-    kernel = _kernel("transform", cut, window, 1, None, place)
+    cut = cuda_cuts.written(window, g.arrays)
+    kernel = _kernel("transform", cut, window, 1, _work(None, activation))
     rest = (mean, scale, shift, *window.of("residual"), activation)
     launch(kernel, cut.grid, cut.block, place, *x, *out, *_taken(cut, g), cut.chunk, *rest)
 
@@ -150,14 +148,16 @@ def train_window(
 ) -> NDArray:
     """Statistics of x on the device, and the transform by them, without the host; x with its picks, out with x."""
     channels = x.geometry.channels
-    cut = None if omit or x.geometry.picks else cuda_cuts.whole(out, tuple(out.flat), ("x",))
-    if cut is not None:
+    cut = cuda_cuts.summed(x, ("x",))
+    if isinstance(cut, cuda_cuts.Planes) and cut.whole and not (omit or x.geometry.picks):
         learned = into[0] if into else empty((3 * channels,), np.float64, place)
+        writes = cuda_cuts.by_channel(out, out.geometry.arrays, cut.size)
         first = out.of("x")
-        rest = (gamma, beta, eps, *out.of("residual"), activation, learned)
         target = out.of("out") if "out" in out.flat else first
-        kernel = _whole(cut, out, 1, place).train
-        launch(kernel, cut.grid, _block(cut), place, *first, *target, *_taken(cut, out.geometry), *rest)
+        rest = (gamma, beta, eps, *out.of("residual"), activation, learned)
+        sums = (*x.of("x"), x.geometry.outer, cut.run, *cut.step)
+        kernel = _whole(cut, writes, out.flat["x"].itemsize, 1, activation).train
+        launch(kernel, cut.grid, _block(cut), place, *sums, *first, *target, *_taken(writes, out.geometry), *rest)
         return learned
     new = into or (None, empty((channels,), np.float64, place))
     stats = moments_of_window(x, omit, place, gamma, eps, new)
@@ -166,17 +166,27 @@ def train_window(
 
 
 def back_window(
-    window: Window, stats: Any, gamma: Any, beta: Any, eps: float, activation: Any, ways: Any, place: Place
+    forward: Window,
+    back: Window,
+    stats: Any,
+    gamma: Any,
+    beta: Any,
+    eps: float,
+    activation: Any,
+    ways: Any,
+    place: Place,
 ) -> bool:
     """The whole way back in one launch, without picks; False where the channels are not small enough for that."""
-    cut = cuda_cuts.whole(window, tuple(window.flat), ("dy", "x"))
-    if cut is None:
+    cut = cuda_cuts.summed(forward, ("dy", "x"))
+    if not (isinstance(cut, cuda_cuts.Planes) and cut.whole):
         return False
-    dy, x, dx, dz, other = (window.of(name) for name in ("dy", "x", "dx", "dz", "residual"))
+    dy, x, dx, dz, other = (back.of(name) for name in ("dy", "x", "dx", "dz", "residual"))
+    writes = cuda_cuts.by_channel(back, tuple(name for name in back.geometry.arrays if name != "residual"), cut.size)
+    sums = (*forward.of("dy"), *forward.of("x"), *forward.of("residual"), forward.geometry.outer, cut.run, *cut.step)
     rest = (stats, gamma, beta, eps, activation, *other, ways)
-    kernel = _whole(cut, window, 2, place).back
+    kernel = _whole(cut, writes, back.flat["x"].itemsize, 2, activation).back
     dx = dy if dx[0] is None else dx
-    launch(kernel, cut.grid, _block(cut), place, *dy, *x, *dx, *dz, *_taken(cut, window.geometry), *rest)
+    launch(kernel, cut.grid, _block(cut), place, *sums, *dy, *x, *dx, *dz, *_taken(writes, back.geometry), *rest)
     return True
 
 
@@ -185,10 +195,11 @@ def sums_of_window(window: Window, mean: NDArray, omit: bool, act: Any, place: P
     g = window.geometry
     dy, x, other = window.of("dy"), window.of("x"), window.of("residual")
     pick = _pick(window, omit)
-    rest = (pick, *_sent(place, mean), _act(act, place), *other)
-    cut = cuda_cuts.summed(window, ("dy", "x"))
+    flow = _act(act, place)
+    rest = (pick, *_sent(place, mean), flow, *other)
+    cut = cuda_cuts.summed(window, ("dy", "x"), () if other[0] is None else ("residual",))
     parts, many = _parts_of(cut, 2, g, place)
-    kernel = _kernel("sums", cut, window, 2, pick, place)
+    kernel = _kernel("sums", cut, window, 2, _work(pick, flow and flow[0]))
     launch(kernel, cut.grid, _block(cut), place, *dy, *x, *_taken(cut, g), *rest, *many)
     sums = empty((2 * g.channels,), np.float64, place)
     blocks, inner, pack = parts
@@ -206,33 +217,36 @@ def inputs_of_window(
     if dx[0] is None:
         dx = dy
     pick = _pick(window, omit)
-    rest = (pick, *_sent(place, mean), _act(act, place), *other, *_sent(place, a, b, k))
-    cut = cuda_cuts.written(window, tuple(name for name in ("dy", "x", "dx", "dz") if name in window.flat))
-    kernel = _kernel("inputs", cut, window, 2, pick, place)
+    flow = _act(act, place)
+    rest = (pick, *_sent(place, mean), flow, *other, *_sent(place, a, b, k))
+    cut = cuda_cuts.written(window, g.arrays)
+    kernel = _kernel("inputs", cut, window, 2, _work(pick, flow and flow[0]))
     launch(kernel, cut.grid, cut.block, place, *dy, *x, *dx, *dz, *_taken(cut, g), cut.chunk, *rest)
 
 
-def _kernel(verb: str, cut: Cut, window: Window, arrays: int, pick: Any, place: Place) -> Any:
+def _kernel(verb: str, cut: Cut, window: Window, arrays: int, work: int) -> Any:
     """The kernel of a verb for a cut; arrays: how many are read beside each other."""
-    deep = cuda_cuts.deep(cut.wide, window.flat["x"].itemsize, arrays, pick is not None)
+    deep = cuda_cuts.deep(cut.wide, window.flat["x"].itemsize, arrays, work)
     if isinstance(cut, cuda_cuts.Planes):
         family = kernels("cuda_planes").family(cut.size, cut.wide, deep)
-    elif verb in ("moments", "sums"):
-        family = kernels("cuda_rows").family(*cut.block, cut.wide, deep)
     else:
-        family = kernels("cuda_columns").family(*cut.block, cut.wide, deep, _rounds(place))
+        room = "cuda_rows" if verb in ("moments", "sums") else "cuda_columns"
+        family = kernels(room).family(*cut.block, cut.wide, deep)
     return getattr(family, verb)
 
 
-def _whole(cut: cuda_cuts.Planes, window: Window, arrays: int, place: Place) -> Any:
+def _whole(sums: cuda_cuts.Planes, writes: cuda_cuts.Planes, itemsize: int, arrays: int, activation: Any) -> Any:
     """The kernels for whole channels."""
-    deep = min(cuda_cuts.EACH, cuda_cuts.deep(cut.wide, window.flat["x"].itemsize, arrays, False))
-    return kernels("cuda_whole").family(cut.size, cut.wide, deep, _rounds(place))
+    work = _work(None, activation)
+    sum_deep = cuda_cuts.deep(sums.wide, itemsize, arrays, work if arrays > 1 else 1)
+    deep = min(cuda_cuts.EACH, cuda_cuts.deep(writes.wide, itemsize, arrays, work))
+    return kernels("cuda_whole").family(sums.size, sums.wide, sum_deep, writes.wide, deep)
 
 
-def _rounds(place: Place) -> int:
-    """Whether a device has an instruction that rounds to bfloat16."""
-    return int(not simulated() and capability_of(place.device) >= (8, 0))
+def _work(pick: Any, activation: Any) -> int:
+    """How much there is to do for a value: with an exponential it takes longer than the memory does."""
+    slow = type(activation).__name__ in ("Elu", "Gelu", "Sigmoid", "Silu", "Softplus", "Tanh")
+    return 4 if slow else 1 if pick is None else 2
 
 
 def _block(cut: Cut) -> tuple[int, int]:

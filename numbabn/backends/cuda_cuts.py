@@ -47,34 +47,40 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Planes:
-    """A grid of (channels, blocks) of `size` threads; an outer has `run` places, and a thread moves on by a `step`."""
+    """A grid of (channels, blocks) of `size` threads; an outer has `run` places, and a thread moves on by a `step`.
+
+    whole: one block has all of a channel, small enough to be still in a cache when it is read again.
+    """
 
     grid: tuple[int, int]
     size: int
     run: int
     step: tuple[int, int]
     wide: int
+    whole: bool = False
 
 
-def summed(window: Window, names: tuple[str, ...]) -> Rows | Planes:
-    """The cut for sums over these arrays."""
+def summed(window: Window, names: tuple[str, ...], beside: tuple[str, ...] = ()) -> Rows | Planes:
+    """The cut for sums over these arrays, with others that are read where these are."""
     g = window.geometry
+    whole = _whole(window, names)
+    if whole is not None:
+        return whole
     odd = g.inner < SHORT and g.inner % WIDE != 0 and g.outer >= MANY
-    wide = _wide_rows(window, names) if g.rows or odd else 1
+    wide = _wide_rows(window, (*names, *beside)) if g.rows or odd else 1
     if g.rows or wide > 1:
         return _rows(g.outer, g.channels * g.inner, wide, EACH, (COLS, SUMS, BLOCKS))
     wide = _wide_planes(window, names)
     run = g.inner // wide
-    places = g.outer * run
-    blocks = max(1, min(BLOCKS // g.channels, places // (EACH * SUMS)))
+    blocks = max(1, min(BLOCKS // g.channels, g.outer * run // (EACH * SUMS)))
     return Planes((g.channels, blocks), SUMS, run, divmod(blocks * SUMS, run), wide)
 
 
-def whole(window: Window, names: tuple[str, ...], read: tuple[str, ...]) -> Planes | None:
+def _whole(window: Window, names: tuple[str, ...]) -> Planes | None:
     """The cut into whole channels, where what is read of them is still in a cache for a second time; else None."""
     g = window.geometry
     values = g.outer * g.inner
-    nbytes = values * sum(window.flat[name].itemsize for name in read)
+    nbytes = values * sum(window.flat[name].itemsize for name in names)
     at_once = min(g.channels, BLOCKS // 4)
     if g.rows:
         fit = values <= STEEP and nbytes * g.channels <= FEW
@@ -83,9 +89,16 @@ def whole(window: Window, names: tuple[str, ...], read: tuple[str, ...]) -> Plan
     if not fit:
         return None
     wide = _wide_planes(window, names)
+    threads = 1 << max(0, (values // wide // EACH).bit_length() - 1)
+    return by_channel(window, names, min(2 * SUMS, max(COLS, threads)))
+
+
+def by_channel(window: Window, names: tuple[str, ...], size: int) -> Planes:
+    """The cut of these arrays for one block of threads for each channel."""
+    g = window.geometry
+    wide = _wide_planes(window, names)
     run = g.inner // wide
-    size = min(2 * SUMS, max(COLS, 1 << (g.outer * run // EACH).bit_length()))
-    return Planes((g.channels, 1), size, run, divmod(size, run), wide)
+    return Planes((g.channels, 1), size, run, divmod(size, run), wide, True)
 
 
 def written(window: Window, names: tuple[str, ...]) -> Rows:
@@ -99,9 +112,9 @@ def join(parts: int) -> int:
     return min(JOIN, max(JOIN // 8, 1 << (parts // 4).bit_length()))
 
 
-def deep(wide: int, itemsize: int, arrays: int, picked: bool) -> int:
-    """How many times `wide` values of each of some arrays are under way at once."""
-    return max(1, min(DEEP, UNDER_WAY // (wide * itemsize)) // arrays // (2 if picked else 1))
+def deep(wide: int, itemsize: int, arrays: int, work: int) -> int:
+    """How many times `wide` values of each of some arrays are under way at once, by the work for each."""
+    return max(1, min(DEEP, UNDER_WAY // (wide * itemsize)) // arrays // work)
 
 
 def _wide_rows(window: Window, names: tuple[str, ...]) -> int:

@@ -83,7 +83,7 @@ def gradients(
     assert sums_of is not None
     assert inputs_of is not None
     if not (omit or forward.picks) and cuda.back_window(
-        inputs_of, stats, gamma, beta, float(eps), cuts.activation(act), ways, place
+        sums_of, inputs_of, stats, gamma, beta, float(eps), cuts.activation(act), ways, place
     ):
         return
     channels = forward.channels

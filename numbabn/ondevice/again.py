@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -41,6 +41,12 @@ class Plan:
             (k, j, reaches[k][0] - reaches[j][1], reaches[k][1] - reaches[j][0])
             for k, j in combinations(range(len(reaches)), 2)
         ]
+
+    def entangled(self, pointers: Sequence[int]) -> bool:
+        """Whether arrays that begin there reach into each other, and are not the same."""
+        return any(
+            low < pointers[j] - pointers[k] < high and pointers[j] != pointers[k] for k, j, low, high in self.apart
+        )
 
     def fresh(self, like: Any, pointers: list[int]) -> list[Any] | None:
         """What the call returns besides, made anew; `pointers` learns where. None where that lies otherwise."""
@@ -87,7 +93,10 @@ class Plans:
         self._plans.pop(note.kind[0], None)
         while len(self._plans) >= KEPT:
             del self._plans[next(iter(self._plans))]
-        self._plans[note.kind[0]] = Plan(note, Again(tape, (*note.given, *fresh)), options, gamma, beta)
+        plan = Plan(note, Again(tape, (*note.given, *fresh)), options, gamma, beta)
+        # Of arrays that reach into each other it is not known which of them an address belongs to.
+        if not plan.entangled([pointer_of(a) for a in note.given]):
+            self._plans[note.kind[0]] = plan
 
     @contextlib.contextmanager
     def noted_fold(self, options: Options) -> Iterator[None]:
@@ -105,11 +114,7 @@ class Plans:
         plan = self._plans.get(key)
         if plan is None or not (plan.options is options and plan.gamma is gamma and plan.beta is beta):
             return None
-        for k, j, low, high in plan.apart:
-            apart = pointers[j] - pointers[k]
-            if low < apart < high and apart:
-                return None  # they overlap: this is for the checks
-        return plan
+        return None if plan.entangled(pointers) else plan  # arrays that overlap are for the checks
 
     def fold(self, options: Options) -> Any:
         """How to fold the averages; None where it has to be found out."""
