@@ -1,4 +1,4 @@
-"""The verbs on a CUDA device, cut by how the arrays lie, never by the device; the arrays of a layout are shadows on one device.
+"""The verbs on a CUDA device; the arrays of a layout are shadows on it. The work is cut by how they lie alone.
 
 Everything goes on the stream of x. Parameters go to the device, and statistics come back, which waits for them.
 """
