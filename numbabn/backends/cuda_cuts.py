@@ -18,10 +18,9 @@ JOIN = 256  # threads that join the parts of one channel, at most
 BLOCKS = 1056  # blocks that keep a large card busy: 8 for each of 132 multiprocessors
 EACH, STEPS = 4, 8  # steps of a thread at least, where there are so many: for a sum, and to write
 SHORT, MANY = 1024, 64  # runs below this that no four values divide are taken as parts of rows, where so many lie
-HELD, NEAR = (
-    1 << 25,
-    1 << 16,
-)  # bytes that stay in the cache of a card, and those that one multiprocessor is soon done with
+HELD = 1 << 25  # bytes that stay in the cache of a card
+NEAR = 1 << 16  # bytes of a channel that one multiprocessor is soon done with
+ODD = 1 << 24  # bytes of runs that no four values divide, which may be read by channel
 FEW, STEEP = 1 << 21, 4096  # bytes of rows, and values of a channel in them, that may be read by channel
 MOST = 65_535  # blocks along the second axis of a grid
 WIDE, LINE = 4, 16  # values that are taken at once, and the bytes of memory of which that is a part
@@ -81,14 +80,14 @@ def _whole(window: Window, names: tuple[str, ...]) -> Planes | None:
     g = window.geometry
     values = g.outer * g.inner
     nbytes = values * sum(window.flat[name].itemsize for name in names)
-    at_once = min(g.channels, BLOCKS // 4)
+    wide, at_once = _wide_planes(window, names), min(g.channels, BLOCKS // 4)
     if g.rows:
         fit = values <= STEEP and nbytes * g.channels <= FEW
     else:
         fit = nbytes * at_once <= HELD and (nbytes <= NEAR or at_once == BLOCKS // 4)
+        fit = fit and (wide > 1 or nbytes * g.channels <= ODD)
     if not fit:
         return None
-    wide = _wide_planes(window, names)
     threads = 1 << max(0, (values // wide // EACH).bit_length() - 1)
     return by_channel(window, names, min(2 * SUMS, max(COLS, threads)))
 
