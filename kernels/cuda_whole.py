@@ -49,20 +49,9 @@ def family(size: int, sum_wide: int, sum_deep: int, wide: int, deep: int) -> Any
         lane, c, end = cuda.threadIdx.x, cuda.blockIdx.x, outer * run
         o, i = divided(lane, sum_run)
         n[lane], mean[lane], m2[lane] = moments_of(
-            sum_x,
-            sum_outer,
-            sum_channel,
-            o,
-            i,
-            lane,
-            sum_outers * sum_run,
-            size,
-            sum_step_o,
-            sum_step_i,
-            sum_run,
-            c,
+            sum_x, sum_outer, sum_channel, o, i, lane, sum_outers * sum_run, size, sum_step_o, sum_step_i, sum_run, c,
             None,
-        )
+        )  # fmt: skip
         merged(n, mean, m2, lane, size, size, 1)
         m, a = mean[0], scale_of(n[0], m2[0], number_at(gamma, c), eps)
         f = 0.0 if beta is None else number_at(beta, c)

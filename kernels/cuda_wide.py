@@ -4,13 +4,12 @@
 take a single value in the same way.
 """
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from .half import bits_to_float, double_to_half, float_to_bits, half_to_float, to_bfloat
+from .half import bfloat_to_float, double_to_bfloat, double_to_half, half_to_float
 from .jit import ALONE, helper
 from .memory import field, load, store
 
@@ -162,8 +161,8 @@ def _take_four(x, i, room, at):
 
         def bfloats(x, i, room, at):
             a, b, c, d = four_of(x, i)
-            room[at], room[at + 1] = _widened(a), _widened(b)
-            room[at + 2], room[at + 3] = _widened(c), _widened(d)
+            room[at], room[at + 1] = bfloat_to_float(a), bfloat_to_float(b)
+            room[at + 2], room[at + 3] = bfloat_to_float(c), bfloat_to_float(d)
 
         return bfloats
 
@@ -187,8 +186,10 @@ def _put_four(out, i, room, at):
     if field(out) == "bfloat":
 
         def bfloats(out, i, room, at):
-            a, b, c, d = _rounded(room[at]), _rounded(room[at + 1]), _rounded(room[at + 2]), _rounded(room[at + 3])
-            store_four(out, i, a, b, c, d)
+            store_four(
+                out, i, double_to_bfloat(room[at]), double_to_bfloat(room[at + 1]),
+                double_to_bfloat(room[at + 2]), double_to_bfloat(room[at + 3]),
+            )  # fmt: skip
 
         return bfloats
 
@@ -198,15 +199,3 @@ def _put_four(out, i, room, at):
         store_four(out, i, kind(room[at]), kind(room[at + 1]), kind(room[at + 2]), kind(room[at + 3]))
 
     return natives
-
-
-@helper
-def _widened(bits):
-    """The bits of a bfloat16 as float32."""
-    return bits_to_float(np.uint32(np.uint32(bits) << np.uint32(16)))
-
-
-@helper
-def _rounded(value):
-    """float64 to the bits of the nearest bfloat16."""
-    return np.uint16(float_to_bits(np.float32(to_bfloat(value))) >> np.uint32(16))

@@ -100,3 +100,15 @@ def to_bfloat(value):
     power = select(power < LEAST_NORMAL, LEAST_NORMAL, power)
     far = of_bits(bits_of(power) + FAR)  # beyond 2**978 it wraps, to a number that changes nothing
     return of_bits(bits_of((value + far) - far) | (bits & SIGN))
+
+
+@helper
+def bfloat_to_float(bits):
+    """uint16 holding a bfloat16 -> float32, exact."""
+    return bits_to_float(np.uint32(np.uint32(bits) << np.uint32(16)))
+
+
+@helper
+def double_to_bfloat(value):
+    """float64 -> uint16 holding the nearest bfloat16, ties to even."""
+    return np.uint16(float_to_bits(np.float32(to_bfloat(value))) >> np.uint32(16))

@@ -14,8 +14,17 @@ from numba.core import cgutils
 from numba.extending import models, overload, register_model
 
 from .forms import LANES, Eight, Few
-from .half import BFLOAT, HALF, bits_to_float, double_to_half, half_to_float, to_bfloat, to_odd, upper_halves
-from .half import float_to_bits as float_bits
+from .half import (
+    BFLOAT,
+    HALF,
+    bfloat_to_float,
+    double_to_bfloat,
+    double_to_half,
+    half_to_float,
+    to_bfloat,
+    to_odd,
+    upper_halves,
+)
 from .jit import ALONE
 from .operation import argument, nothing_at_all, operation
 from .vector import DOUBLE, INT32, VECTOR, kind_of, mask_of, spread
@@ -295,7 +304,7 @@ def _load_of_array(x):
     if field(x) == "half":
         return lambda x, i: np.float64(half_to_float(x[i].half))
     if field(x) == "bfloat":
-        return lambda x, i: np.float64(bits_to_float(np.uint32(np.uint32(x[i].bfloat) << np.uint32(16))))
+        return lambda x, i: np.float64(bfloat_to_float(x[i].bfloat))
     return lambda x, i: np.float64(x[i])
 
 
@@ -309,7 +318,7 @@ def _store_to_array(out):
     if field(out) == "bfloat":
 
         def store_bfloat(out, i, value):
-            out[i].bfloat = np.uint16(float_bits(np.float32(to_bfloat(value))) >> np.uint32(16))
+            out[i].bfloat = double_to_bfloat(value)
 
         return store_bfloat
 
