@@ -66,7 +66,23 @@ def float_to_bits(typingctx, value):
     return types.uint32(types.float32), codegen
 
 
-def upper_halves(builder, value):
+def several(scalar, n):
+    """LLVM's type of n numbers, or of one, for 0."""
+    return ir.VectorType(scalar, n) if n else scalar
+
+
+def widened(context, builder, kind, value, n):
+    """LLVM's n numbers of 16 bits of a kind, or one, for 0, as float32: exact."""
+    if kind == "f2":
+        return builder.fpext(value, several(ir.FloatType(), n))
+    if n == LANES and "+avx2" in context.codegen()._tm_features:
+        return _to_upper_halves(builder, value)
+    word = several(INT32, n)
+    value = builder.shl(builder.zext(value, word), ir.Constant(word, [16] * n if n else 16))
+    return builder.bitcast(value, several(ir.FloatType(), n))
+
+
+def _to_upper_halves(builder, value):
     """LLVM's `LANES` numbers of 16 bits as those of float32, by AVX2: a load of both halves and a shuffle."""
     byte, twice = ir.VectorType(ir.IntType(8), 4 * LANES), ir.VectorType(INT32, 2 * LANES)
     both = builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), ir.Constant(twice, [*range(LANES)] * 2))
@@ -75,6 +91,29 @@ def upper_halves(builder, value):
     shuffle = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx2.pshuf.b")
     halves = builder.call(shuffle, [builder.bitcast(both, byte), ir.Constant(byte, places)])
     return builder.bitcast(halves, ir.VectorType(ir.FloatType(), LANES))
+
+
+def upper_halves(builder, words):
+    """LLVM's upper halves of numbers of 32 bits."""
+    n = words.type.count
+    halves = builder.bitcast(words, ir.VectorType(ir.IntType(16), 2 * n))
+    odd = ir.Constant(ir.VectorType(INT32, n), list(range(1, 2 * n, 2)))
+    return builder.shuffle_vector(halves, ir.Constant(halves.type, ir.Undefined), odd)
+
+
+def packed(builder, words):
+    """LLVM's `LANES` numbers of 32 bits as so many of 16 that hold them, by SSE 4.1.
+
+    LLVM's own way, a store that cuts them off, is never one past the cache.
+    """
+    four, eight = ir.VectorType(INT32, LANES // 2), ir.VectorType(ir.IntType(16), LANES)
+    nothing, half = ir.Constant(words.type, ir.Undefined), LANES // 2
+    both = [
+        builder.shuffle_vector(words, nothing, ir.Constant(four, list(range(first, first + half))))
+        for first in (0, half)
+    ]
+    kind = ir.FunctionType(eight, [four, four])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse41.packusdw"), both)
 
 
 @helper

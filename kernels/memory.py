@@ -21,9 +21,11 @@ from .half import (
     double_to_bfloat,
     double_to_half,
     half_to_float,
+    packed,
+    several,
     to_bfloat,
     to_odd,
-    upper_halves,
+    widened,
 )
 from .jit import ALONE
 from .operation import argument, nothing_at_all, operation
@@ -65,40 +67,34 @@ def place_of(builder, flat, pointer, i, element=None):
     return place if element is None else builder.bitcast(place, element.as_pointer())
 
 
-def _several(scalar, n):
-    return ir.VectorType(scalar, n) if n else scalar
-
-
 def _to_double(context, builder, flat, value, n):
     """An element, or n of them, as float64."""
     if flat.kind == "f8":
         return value
-    if flat.kind == "f2":
-        value = builder.fpext(value, _several(ir.FloatType(), n))
-    elif flat.kind == "b2" and n and "+avx2" in context.codegen()._tm_features:
-        value = upper_halves(builder, value)
-    elif flat.kind == "b2":
-        word = _several(INT32, n)
-        value = builder.zext(value, word)
-        places = ir.Constant(word, [16] * n if n else 16)
-        value = builder.bitcast(builder.shl(value, places), _several(ir.FloatType(), n))
+    if flat.kind in ROUNDED:
+        value = widened(context, builder, flat.kind, value, n)
     elif flat.kind[0] in "iu":
-        return (builder.sitofp if flat.kind[0] == "i" else builder.uitofp)(value, _several(DOUBLE, n))
-    return builder.fpext(value, _several(DOUBLE, n))
+        return (builder.sitofp if flat.kind[0] == "i" else builder.uitofp)(value, several(DOUBLE, n))
+    return builder.fpext(value, several(DOUBLE, n))
 
 
-def _from_double(builder, flat, value, n):
+def _from_double(builder, flat, value, n, past=False):
     """float64 to an element, or n of them; one that is a number of 16 bits has been rounded for it before."""
     if flat.kind == "f8":
         return value
-    value = builder.fptrunc(value, _several(ir.FloatType(), n))
+    value = builder.fptrunc(value, several(ir.FloatType(), n))
     if flat.kind == "f2":
-        return builder.fptrunc(value, _several(ir.HalfType(), n))
+        return builder.fptrunc(value, several(ir.HalfType(), n))
     if flat.kind == "b2":
-        word = _several(INT32, n)
+        word = several(INT32, n)
         value = builder.lshr(builder.bitcast(value, word), ir.Constant(word, [16] * n if n else 16))
-        return builder.trunc(value, _several(ir.IntType(16), n))
+        return packed(builder, value) if past else builder.trunc(value, several(ir.IntType(16), n))
     return value
+
+
+def not_kept(builder, stored):
+    """Let an LLVM store go past the cache."""
+    stored.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(INT32, 1)]))
 
 
 def _masked(builder, flat, name, result, args, mask):
@@ -253,11 +249,12 @@ def _store_one(context, builder, signature, args):
 
 def _store_eight(context, builder, signature, args, past=False):
     flat = signature.args[0]
-    value = _from_double(builder, flat, spread(builder, args[2], VECTOR.llvm), LANES)
+    packs = past and "+sse4.1" in context.codegen()._tm_features
+    value = _from_double(builder, flat, spread(builder, args[2], VECTOR.llvm), LANES, packs)
     place = place_of(builder, flat, args[0], builder.extract_value(args[1], 0), value.type)
     stored = builder.store(value, place, align=flat.size * LANES if past else flat.size)
     if past:
-        stored.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(INT32, 1)]))
+        not_kept(builder, stored)
     return context.get_dummy_value()
 
 

@@ -173,6 +173,7 @@ def _gradient_channel(t, c):
 
 FIELDS = Gradient._fields
 PARAMETERS = 6  # of a channel, at most
+SINGLE = 3  # of them an affine function has as float64, and what it has as float32 comes behind them
 PICK_ROOM = 10  # what a form that is written out ahead takes, in rows: see `ahead.room_ahead`
 
 

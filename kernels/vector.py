@@ -42,12 +42,12 @@ class _LanesModel(models.PrimitiveModel):
 
 
 def spread(builder, value, kind):
-    """An LLVM value repeated in all lanes; a vector as it is."""
+    """An LLVM value repeated in all places of a kind of vector; a vector as it is."""
     if isinstance(value.type, ir.VectorType):
         return value
     nothing = ir.Constant(kind, ir.Undefined)
     first = builder.insert_element(nothing, value, ir.Constant(INT32, 0))
-    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(INT32, LANES), [0] * LANES))
+    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(INT32, kind.count), [0] * kind.count))
 
 
 def _operation(function, operand, element, result, build):
@@ -110,6 +110,21 @@ class _LanesAbs(ConcreteTemplate):
 def _abs(context, builder, signature, args):
     kind = ir.FunctionType(VECTOR.llvm, [VECTOR.llvm])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fabs.v{LANES}f64"), args)
+
+
+def to_single(value):
+    """float64 rounded to float32, as float64."""
+    return np.float64(np.float32(value)) if np.isscalar(value) else value.astype(np.float32).astype(np.float64)
+
+
+@operation(to_single)
+def _to_single(value):
+    def codegen(context, builder, signature, args):
+        several = signature.args[0] is VECTOR
+        single = ir.VectorType(ir.FloatType(), LANES) if several else ir.FloatType()
+        return builder.fpext(builder.fptrunc(args[0], single), VECTOR.llvm if several else DOUBLE)
+
+    return value(value), codegen
 
 
 # Choosing ------------------------------------------------------------------------------------------

@@ -5,93 +5,33 @@ nor pushes out what others need. A line that is written in part, between such on
 rows begin where a line begins, the columns turned to fit (`phase`), and what is left of one run is kept for the next.
 """
 
-from numba import types
-from numba.extending import overload
-
 from .forms import LANES, Eight, Few
-from .jit import ALONE, helper, inlined, kernel
+from .jit import helper, kernel
 from .lines import gap, line_of, settle
-from .memory import LINE, at, load, moved, store, store_past
-from .point import look_ahead, make_ready, of_channel, point, room_of_columns, row_place, run_place, with_columns
+from .memory import at, load, moved, store, store_past
+from .point import (
+    SINGLE,
+    look_ahead,
+    make_ready,
+    of_channel,
+    point,
+    room_of_columns,
+    row_place,
+    run_place,
+    with_columns,
+)
 from .room import copy, free_room, is_missing, new_room, padded, seen_as
-
-
-def put(out, j, value, past):
-    """Store the result at an index, past the cache or into it."""
-    store(out, j, value)
-
-
-@overload(put)
-def _put(out, j, value, past):
-    if isinstance(past, types.NoneType):
-        return lambda out, j, value, past: store(out, j, value)
-    return lambda out, j, value, past: store_past(out, j, value)
-
+from .single import columns_of, suited
+from .strips import by_strips, four_by_strips, run_by_strips, write_four, write_lines
 
 # Rows ------------------------------------------------------------------------------------------------
 
 
-@inlined
-def _write_four(t, p0, p1, p2, p3, out, q0, q1, q2, q3, j, past):
-    """An index of four rows at once: the parameters load once for four.
-
-    All results come before the first store: a load close behind a store to the same place in a page waits for it.
-    """
-    a, b, c, d = point(t, p0, j), point(t, p1, j), point(t, p2, j), point(t, p3, j)
-    put(out, moved(j, q0), a, past)
-    put(out, moved(j, q1), b, past)
-    put(out, moved(j, q2), c, past)
-    put(out, moved(j, q3), d, past)
-
-
-@inlined
-def _write_two(t, p0, p1, p2, p3, out, q0, q1, q2, q3, j, past):
-    """`_write_four` of two vectors: those of a row one behind the other, which past the cache fills a line at once."""
-    k = moved(j, LANES)
-    a, b, c, d = point(t, p0, j), point(t, p1, j), point(t, p2, j), point(t, p3, j)
-    e, f, g, h = point(t, p0, k), point(t, p1, k), point(t, p2, k), point(t, p3, k)
-    _put_two(out, moved(j, q0), a, e, past)
-    _put_two(out, moved(j, q1), b, f, past)
-    _put_two(out, moved(j, q2), c, g, past)
-    _put_two(out, moved(j, q3), d, h, past)
-
-
-@inlined
-def _write_eight(t, p0, p1, p2, p3, out, q0, q1, q2, q3, j, past):
-    """`_write_two` of four vectors."""
-    k, m, n = moved(j, LANES), moved(j, 2 * LANES), moved(j, 3 * LANES)
-    a0, b0, c0, d0 = point(t, p0, j), point(t, p1, j), point(t, p2, j), point(t, p3, j)
-    a1, b1, c1, d1 = point(t, p0, k), point(t, p1, k), point(t, p2, k), point(t, p3, k)
-    a2, b2, c2, d2 = point(t, p0, m), point(t, p1, m), point(t, p2, m), point(t, p3, m)
-    a3, b3, c3, d3 = point(t, p0, n), point(t, p1, n), point(t, p2, n), point(t, p3, n)
-    _put_two(out, moved(j, q0), a0, a1, past)
-    _put_two(out, moved(m, q0), a2, a3, past)
-    _put_two(out, moved(j, q1), b0, b1, past)
-    _put_two(out, moved(m, q1), b2, b3, past)
-    _put_two(out, moved(j, q2), c0, c1, past)
-    _put_two(out, moved(m, q2), c2, c3, past)
-    _put_two(out, moved(j, q3), d0, d1, past)
-    _put_two(out, moved(m, q3), d2, d3, past)
-
-
-@inlined
-def _put_two(out, j, a, b, past):
-    put(out, j, a, past)
-    put(out, moved(j, LANES), b, past)
-
-
-def write_lines(t, p0, p1, p2, p3, out, q0, q1, q2, q3, line):
-    """A line of each of four rows, past the cache."""
-    for j in range(line, line + line_of(out), LANES):
-        _write_four(t, p0, p1, p2, p3, out, q0, q1, q2, q3, Eight(j), True)
-
-
-@overload(write_lines, jit_options=ALONE)
-def _write_lines(t, p0, p1, p2, p3, out, q0, q1, q2, q3, line):
-    write = {1: _write_four, 2: _write_two, 4: _write_eight}[LINE // out.size // LANES]
-    return lambda t, p0, p1, p2, p3, out, q0, q1, q2, q3, line: write(
-        t, p0, p1, p2, p3, out, q0, q1, q2, q3, Eight(line), True
-    )
+@helper
+def _single(t, out, width, room):
+    """The task in float32 where that may do for its results, behind its columns in a room; else None."""
+    w = padded(width)
+    return columns_of(suited(t, out), t, out, width, at(room, SINGLE * w), w)
 
 
 @helper
@@ -107,31 +47,33 @@ def _write_row(t, r, out, q, width):
 
 
 @helper
-def _write_rows(t, out, step, rows, width):
+def _write_rows(t, single, out, step, rows, width):
     """Rows of a task with columns, four at a time, one from each quarter of them; `step` from row to row of out."""
-    quarter, rest = rows // 4, width % LANES
+    quarter, rest, doubt = rows // 4, width % LANES, 0
     for i in range(quarter):
         make_ready(t, i, quarter, 4)
         p0, p1 = row_place(t, i, 0), row_place(t, i + quarter, 1)
         p2, p3 = row_place(t, i + 2 * quarter, 2), row_place(t, i + 3 * quarter, 3)
         q0, q1, q2, q3 = i * step, (i + quarter) * step, (i + 2 * quarter) * step, (i + 3 * quarter) * step
-        for j in range(0, width - rest, LANES):
-            _write_four(t, p0, p1, p2, p3, out, q0, q1, q2, q3, Eight(j), None)
+        doubt = four_by_strips(single, t, p0, p1, p2, p3, out, q0, q1, q2, q3, width, None, doubt)
+        for j in range(by_strips(single, width), width - rest, LANES):
+            write_four(t, p0, p1, p2, p3, out, q0, q1, q2, q3, Eight(j), None)
         if rest > 0:
-            _write_four(t, p0, p1, p2, p3, out, q0, q1, q2, q3, Few(width - rest, rest), None)
+            write_four(t, p0, p1, p2, p3, out, q0, q1, q2, q3, Few(width - rest, rest), None)
     for i in range(4 * quarter, rows):
         _write_row(t, i, out, i * step, width)
 
 
 @helper
-def _write_rows_past(t, out, rows, width):
+def _write_rows_past(t, single, out, rows, width):
     """`_write_rows` past the cache: each row whole lines, all of them one after the other."""
-    quarter = rows // 4
+    quarter, doubt = rows // 4, 0
     for i in range(quarter):
         p0, p1 = row_place(t, i, 0), row_place(t, i + quarter, 1)
         p2, p3 = row_place(t, i + 2 * quarter, 2), row_place(t, i + 3 * quarter, 3)
         q0, q1, q2, q3 = i * width, (i + quarter) * width, (i + 2 * quarter) * width, (i + 3 * quarter) * width
-        for line in range(0, width, line_of(out)):
+        doubt = four_by_strips(single, t, p0, p1, p2, p3, out, q0, q1, q2, q3, width, True, doubt)
+        for line in range(by_strips(single, width), width, line_of(out)):
             look_ahead(t, p0, line)
             look_ahead(t, p1, line)
             look_ahead(t, p2, line)
@@ -151,7 +93,8 @@ def _rectangle(t, out, step, first, last, c0, c1, inner, pack, room):
         if n > 0:
             width = p * (c1 - c0) * inner
             with_all = with_columns(t, row, c0, c1 - c0, inner, p, 0, room, padded(width))
-            _write_rows(with_all, at(out, row * step + c0 * inner), p * step, n // p, width)
+            single = _single(with_all, out, width, room)
+            _write_rows(with_all, single, at(out, row * step + c0 * inner), p * step, n // p, width)
 
 
 @kernel
@@ -183,7 +126,8 @@ def rows_past(lo, hi, t, out, rows, channels, inner, pack, items):
     whole = rows // pack - (1 if phase > 0 else 0)
     first, last = whole * lo // items, whole * hi // items
     with_all = with_columns(t, first * pack, 0, channels, inner, pack, phase, room, padded(width))
-    _write_rows_past(with_all, at(out, first * width + phase), last - first, width)
+    single = _single(with_all, out, width, room)
+    _write_rows_past(with_all, single, at(out, first * width + phase), last - first, width)
     settle()
     if lo == 0 and phase > 0:
         _write_row(with_columns(t, 0, 0, channels, inner, pack, 0, room, padded(width)), 0, out, 0, phase)
@@ -200,7 +144,7 @@ def rows_past(lo, hi, t, out, rows, channels, inner, pack, items):
 def write_some(t, place, j, out, q, n):
     """n values of a run, from j on, into the cache, from q on; t: `of_channel`."""
     rest = n % LANES
-    for k in range(0, n - rest, LANES):
+    for k in range(run_by_strips(suited(t, out), t, place, j, out, q, n, None), n - rest, LANES):
         store(out, Eight(q + k), point(t, place, Eight(j + k)))
     if rest > 0:
         store(out, Few(q + n - rest, rest), point(t, place, Few(j + n - rest, rest)))
@@ -226,6 +170,8 @@ def write_past(t, out, first, last, channels, inner, carry):
                 _put_line(out, at_value + j - line, carry)
                 have = 0
         if have == 0:
+            whole = (n - j) // line * line
+            j += run_by_strips(suited(own, out), own, place, j, out, at_value + j, whole, True)
             while j + line <= n:
                 look_ahead(own, place, j)
                 for k in range(j, j + line, LANES):

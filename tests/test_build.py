@@ -33,6 +33,19 @@ def test_the_loops_are_vectors(name: str) -> None:
     assert not re.search(r"\bvcvtph2pd\b", text)
 
 
+@pytest.mark.skipif(not X86, reason="reads the assembly of x86")
+@pytest.mark.parametrize("kind", ["f2", "b2"])
+@pytest.mark.parametrize("name", ["rows_past", "planes_past"])
+def test_16_bit_results_are_worked_out_in_float32_and_go_past_the_cache(name: str, kind: str) -> None:
+    """LLVM stores what it cuts off numbers of 32 bits into the cache, whatever it was told."""
+    text = build.listing(
+        "written", name, ("i", "i", (*AFFINE[:1], kind, *AFFINE[2:]), kind, *["i"] * (4 + (name == "rows_past")))
+    )
+    if "+f16c" in build._codegen()._tm_features and "+fma" in build._codegen()._tm_features:
+        assert re.search(r"\bvfmadd\d+ps\b", text)
+    assert re.search(r"\bv?movnt(?:ps|dq)\b", text)
+
+
 def test_numba_is_as_it_was_afterwards() -> None:
     """The same built-in functions compiled for kernels first, then for a function of the user's own."""
     code = """

@@ -7,6 +7,8 @@ import pytest
 from cases import FLOATS
 
 import numbabn
+from numbabn import lanes
+from numbabn.backends import machine, written
 
 HALVES = FLOATS[2:]
 assert {t.itemsize for t in HALVES} == {2}
@@ -94,3 +96,72 @@ def test_numbers_of_all_sizes(dtype: np.dtype) -> None:
 def test_no_nan_becomes_a_number(dtype: np.dtype, bits: int) -> None:
     x = np.full((40, 1), np.uint64(bits)).view(np.float64)
     assert np.isnan(numbabn.normalize(x, 0.0, 1.0, eps=0, out=np.empty(x.shape, dtype)).astype(np.float64)).all()
+
+
+BESIDE = 2.0**-40  # of 1: far less than float32 can tell
+
+
+def tasks(dtype: np.dtype) -> np.ndarray:
+    """(mean, scale, shift) by row: of all sizes, cancelling, and such that results lie in the middle or beside it."""
+    rng = np.random.default_rng(8)
+    middle = float(np.finfo(np.float16).eps) / 2 if dtype == np.float16 else 2.0**-8  # above 1, between two neighbours
+    ordinary = [tuple(rng.standard_normal(3)) for _ in range(8)]
+    middles = [(0.0, by, middle + more) for by in (1.0, 1.0 + BESIDE, -1.0) for more in (0.0, BESIDE, -BESIDE)]
+    cancelling = [
+        (1000.3, 50.0, 3.0),
+        (1000.3, 50.0987654, 50113.8),
+        (-0.001, 300.0, 0.0),
+        (40000.0, 0.7, 1e-3),
+        (0, 1e6, 1e6),
+    ]
+    sizes = [(0.1, by, 0.2) for by in (0.0, 5e-324, 1e-40, 2.0**-101, 1e-30, 2.0**-20, 1e30, 2.0**101, 1e300)]
+    far = [(1e300, 1.0, 0.0), (0.0, 1.0, 1e38), (0.0, 1.0, 1e-44), (1e38, 1e-38, 0.0), (3e4, 1.0, -3.3e38)]
+    none = [(0.1, by, b) for by, b in ((np.inf, 0.0), (-1.0, np.inf), (np.nan, 0.0), (1.0, np.nan))]
+    return np.array([*ordinary, *middles, *cancelling, *sizes, *far, *none])
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("family", ["rows", "planes"])
+@pytest.mark.parametrize("past", [False, True], ids=["kept", "past the cache"])
+def test_every_pattern_by_parameters_of_all_sizes(family: str, past: bool, dtype: np.dtype, monkeypatch) -> None:
+    """What float32 decides is what float64 does, for all that x can be."""
+    monkeypatch.setattr(written, "PAST", 0 if past else 1 << 60)
+    monkeypatch.setattr(machine, "past_the_cache", lambda: True)
+    monkeypatch.setattr(lanes, "_known", {})
+    mean, scale, shift = tasks(dtype).T
+    x = np.arange(65_536, dtype=np.uint16).view(dtype)
+    x = np.stack([x] * mean.size, axis=-1 if family == "rows" else 0)
+    channels = -1 if family == "rows" else 0
+    y = numbabn.normalize(x, mean, np.ones_like(mean), scale, shift, eps=0, axis=channels)
+    by_channel = [np.expand_dims(p, 1 + channels) for p in (mean, scale, shift)]
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean, scale, shift = by_channel
+        wanted = rounded((x.astype(np.float64) - mean) * scale + shift, dtype)
+        np.testing.assert_array_equal(y.astype(np.float64), wanted)
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("family", ["rows", "planes"])
+def test_results_beside_the_middle_of_two_numbers(family: str, dtype: np.dtype) -> None:
+    """x * scale + shift some units of float32 beside a middle, where the terms are up to 2**30 times as large."""
+    rng = np.random.default_rng(9)
+    n, times = 10_000, 32
+    numbers = every(dtype)[1:]
+    numbers = numbers[(numbers > 1e-7) & (numbers < 1e4)]
+    k, larger = rng.integers(0, numbers.size - 1, n), 2.0 ** rng.uniform(-2, 30, n)
+    beside = rng.uniform(0.1, 4, n) * 2.0**-23 + larger * 2.0**-51  # more than float64 is off by
+    y = (numbers[k] + numbers[k + 1]) / 2 * (1 + rng.choice([-1, 1], n) * beside)
+    scale = rng.uniform(1, 2, n) * 2.0 ** rng.choice([-135, -125, -90, -20, -3, 0, 3, 20], n)
+    with np.errstate(over="ignore"):
+        x = (rng.choice([-1, 1], n) * y * larger / scale).astype(dtype)
+    value = x.astype(np.float64)
+    kept = np.isfinite(value) & (value != 0)
+    x, value, scale, shift = x[kept], value[kept], scale[kept], (y - value * scale)[kept]
+    wanted = rounded(value * scale + shift, dtype)
+    none, one = np.zeros(x.size), np.ones(x.size)
+    if family == "rows":
+        x, none, one, scale, shift = (np.repeat(a, times) for a in (x, none, one, scale, shift))
+        y = numbabn.normalize(np.stack([x] * 4), none, one, scale, shift, eps=0)[1].reshape(-1, times)
+    else:
+        y = numbabn.normalize(np.stack([x] * times, axis=1), none, one, scale, shift, eps=0, axis=0)
+    np.testing.assert_array_equal(y.astype(np.float64), np.stack([wanted] * times, axis=1))
