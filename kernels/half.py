@@ -4,6 +4,9 @@ numba has no arithmetic for the 16-bit floats. An array of them is handed on as 
 name says which format it holds. The conversions become vector instructions (vcvtph2ps, vcvtps2ph, a shift).
 """
 
+import functools
+import platform
+
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -74,11 +77,13 @@ def several(scalar, n):
 def widened(context, builder, kind, value, n):
     """LLVM's n numbers of 16 bits of a kind, or one, for 0, as float32: exact."""
     if kind == "f2":
+        if _lacks_conversions(context):
+            return _widened_by_bits(builder, value, n)
         return builder.fpext(value, several(ir.FloatType(), n))
     if n == LANES and "+avx2" in context.codegen()._tm_features:
         return _to_upper_halves(builder, value)
     word = several(INT32, n)
-    value = builder.shl(builder.zext(value, word), ir.Constant(word, [16] * n if n else 16))
+    value = builder.shl(builder.zext(value, word), repeated(word, 16, n))
     return builder.bitcast(value, several(ir.FloatType(), n))
 
 
@@ -91,6 +96,59 @@ def _to_upper_halves(builder, value):
     shuffle = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx2.pshuf.b")
     halves = builder.call(shuffle, [builder.bitcast(both, byte), ir.Constant(byte, places)])
     return builder.bitcast(halves, ir.VectorType(ir.FloatType(), LANES))
+
+
+def narrowed(context, builder, value, n):
+    """LLVM's n float32, or one, for 0, as float16, to the nearest, ties to even."""
+    if _lacks_conversions(context):
+        return _narrowed_by_bits(builder, value, n)
+    return builder.fptrunc(value, several(ir.HalfType(), n))
+
+
+def _lacks_conversions(context):
+    """Whether the processor leaves conversions to functions that a process need not have: x86 before F16C."""
+    return platform.machine() in ("x86_64", "AMD64") and "+f16c" not in context.codegen()._tm_features
+
+
+def _widened_by_bits(builder, value, n):
+    """The bits of a float16 as those of a float32 that is smaller by 2**112, which a multiplication makes up for."""
+    word, single = several(INT32, n), several(ir.FloatType(), n)
+    constant = functools.partial(repeated, n=n)
+    bits = builder.zext(builder.bitcast(value, several(ir.IntType(16), n)), word)
+    size = builder.shl(builder.and_(bits, constant(word, 0x7FFF)), constant(word, 13))
+    number = builder.fmul(builder.bitcast(size, single), constant(single, 2.0**112))
+    none = builder.icmp_unsigned(">=", size, constant(word, 0x1F << 23))  # infinity and NaN
+    bits_of_none = builder.or_(size, constant(word, 0xFF << 23))
+    size = builder.select(none, bits_of_none, builder.bitcast(number, word))
+    sign = builder.shl(builder.and_(bits, constant(word, 0x8000)), constant(word, 16))
+    return builder.bitcast(builder.or_(size, sign), single)
+
+
+def _narrowed_by_bits(builder, value, n):
+    """By adding half of what is cut off; of what is below the normal numbers, an addition of 1/2 cuts it off."""
+    word, single = several(INT32, n), several(ir.FloatType(), n)
+    constant = functools.partial(repeated, n=n)
+    bits = builder.bitcast(value, word)
+    size = builder.and_(bits, constant(word, 0x7FFF_FFFF))
+    odd = builder.and_(builder.lshr(size, constant(word, 13)), constant(word, 1))
+    moved = builder.add(builder.add(size, odd), constant(word, 0xFFF - (112 << 23)))
+    normal = builder.lshr(moved, constant(word, 13))
+    below = builder.fadd(builder.bitcast(size, single), constant(single, 0.5))
+    below = builder.sub(builder.bitcast(below, word), constant(word, 126 << 23))
+    result = builder.select(builder.icmp_unsigned("<", size, constant(word, 113 << 23)), below, normal)
+    result = builder.select(
+        builder.icmp_unsigned(">=", size, constant(word, 143 << 23)), constant(word, 0x1F << 10), result
+    )
+    missing = builder.icmp_unsigned(">", size, constant(word, 0xFF << 23))
+    result = builder.select(missing, constant(word, 0x3F << 9), result)
+    sign = builder.lshr(builder.and_(bits, constant(word, 1 << 31)), constant(word, 16))
+    result = builder.trunc(builder.or_(result, sign), several(ir.IntType(16), n))
+    return builder.bitcast(result, several(ir.HalfType(), n))
+
+
+def repeated(kind, value, n):
+    """LLVM's constant of n numbers, or of one, for 0."""
+    return ir.Constant(kind, [value] * n if n else value)
 
 
 def upper_halves(builder, words):

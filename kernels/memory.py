@@ -21,7 +21,9 @@ from .half import (
     double_to_bfloat,
     double_to_half,
     half_to_float,
+    narrowed,
     packed,
+    repeated,
     several,
     to_bfloat,
     to_odd,
@@ -78,16 +80,16 @@ def _to_double(context, builder, flat, value, n):
     return builder.fpext(value, several(DOUBLE, n))
 
 
-def _from_double(builder, flat, value, n, past=False):
+def _from_double(context, builder, flat, value, n, past=False):
     """float64 to an element, or n of them; one that is a number of 16 bits has been rounded for it before."""
     if flat.kind == "f8":
         return value
     value = builder.fptrunc(value, several(ir.FloatType(), n))
     if flat.kind == "f2":
-        return builder.fptrunc(value, several(ir.HalfType(), n))
+        return narrowed(context, builder, value, n)
     if flat.kind == "b2":
         word = several(INT32, n)
-        value = builder.lshr(builder.bitcast(value, word), ir.Constant(word, [16] * n if n else 16))
+        value = builder.lshr(builder.bitcast(value, word), repeated(word, 16, n))
         return packed(builder, value) if past else builder.trunc(value, several(ir.IntType(16), n))
     return value
 
@@ -243,14 +245,14 @@ operation(store_past)(_storing(_putting(True)))
 
 def _store_one(context, builder, signature, args):
     flat = signature.args[0]
-    builder.store(_from_double(builder, flat, args[2], 0), place_of(builder, flat, args[0], args[1]))
+    builder.store(_from_double(context, builder, flat, args[2], 0), place_of(builder, flat, args[0], args[1]))
     return context.get_dummy_value()
 
 
 def _store_eight(context, builder, signature, args, past=False):
     flat = signature.args[0]
     packs = past and "+sse4.1" in context.codegen()._tm_features
-    value = _from_double(builder, flat, spread(builder, args[2], VECTOR.llvm), LANES, packs)
+    value = _from_double(context, builder, flat, spread(builder, args[2], VECTOR.llvm), LANES, packs)
     place = place_of(builder, flat, args[0], builder.extract_value(args[1], 0), value.type)
     stored = builder.store(value, place, align=flat.size * LANES if past else flat.size)
     if past:
@@ -266,7 +268,7 @@ def _store_few(context, builder, signature, args):
     first, n = (builder.extract_value(args[1], k) for k in (0, 1))
     kind = ir.VectorType(ir.IntType(8 * flat.size), LANES)
     place = place_of(builder, flat, args[0], first, kind)
-    value = _from_double(builder, flat, spread(builder, args[2], VECTOR.llvm), LANES)
+    value = _from_double(context, builder, flat, spread(builder, args[2], VECTOR.llvm), LANES)
     value = builder.bitcast(value, kind)
     _masked(builder, flat, "llvm.masked.store", lambda kind: ir.VoidType(), [value, place], mask_of(builder, n))
     return context.get_dummy_value()

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
+import textwrap
+
 import numpy as np
 import pytest
 from cases import FLOATS
@@ -165,3 +171,31 @@ def test_results_beside_the_middle_of_two_numbers(family: str, dtype: np.dtype) 
     else:
         y = numbabn.normalize(np.stack([x] * times, axis=1), none, one, scale, shift, eps=0, axis=0)
     np.testing.assert_array_equal(y.astype(np.float64), np.stack([wanted] * times, axis=1))
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="a processor of x86")
+def test_a_processor_without_instructions_that_convert() -> None:
+    """All numbers, NaN, the middles and what is beside them, by the plain processor that virtual machines may have."""
+    code = """
+        import numpy as np, numbabn
+
+        halves = np.arange(65536, dtype=np.uint16).view(np.float16)
+        with np.errstate(invalid="ignore"):
+            numbers = halves.astype(np.float64)
+        middles = (numbers[1:31744] + numbers[:31743]) / 2
+        beside = [np.nextafter(middles, 0), np.nextafter(middles, 9e9), [65519.9, 65520, 1e300]]
+        x = np.concatenate([numbers, middles, *beside])
+        x = np.concatenate([x, -x])[:, None]
+        with np.errstate(over="ignore"):
+            wanted = x.astype(np.float16)
+        same = numbabn.normalize(halves[:, None], 0.0, 1.0, eps=0)
+        assert np.array_equal(same[:, 0], halves, equal_nan=True)
+        rounded = numbabn.normalize(x, 0.0, 1.0, eps=0, out=np.empty_like(wanted))
+        assert np.array_equal(rounded, wanted, equal_nan=True)
+        print("right")
+        """
+    plain = {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+sse2", "NUMBABN_CACHE": "0"}
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env={**os.environ, **plain}
+    )
+    assert result.stdout == "right\n", result.stderr
