@@ -43,20 +43,21 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize(
     ("text", "stream", "past", "ahead"),
     [
-        (INTEL, None, True, 256),
-        (ZEN3, None, False, None),
-        (ZEN4, None, True, 96),
-        (OTHER, None, False, None),
-        (ZEN3, "1", True, 96),
-        (INTEL, "0", False, None),
-        (OTHER, "1", True, 256),
+        (INTEL, None, True, [256, 256, 256]),
+        (ZEN3, None, False, [None] * 3),
+        (ZEN4, None, True, [48, 96, 96]),
+        (OTHER, None, False, [None] * 3),
+        (ZEN3, "1", True, [48, 96, 96]),
+        (INTEL, "0", False, [None] * 3),
+        (OTHER, "1", True, [256, 256, 256]),
     ],
     ids=["Intel", "Zen 3", "Zen 4", "another", "Zen 3, told", "Intel, told", "another, told"],
 )
-def test_what_a_processor_likes(text: str, stream: str | None, past: bool, ahead: int | None, told: Any) -> None:
+def test_what_a_processor_likes(text: str, stream: str | None, past: bool, ahead: list[int | None], told: Any) -> None:
+    """ahead: for float64, float32 and float16."""
     told(lambda path: text, stream)
     assert machine.past_the_cache() is past
-    assert machine.ahead() == ahead
+    assert [machine.ahead(itemsize) for itemsize in (8, 4, 2)] == ahead
 
 
 def test_a_system_that_tells_nothing(told: Any) -> None:
@@ -64,7 +65,7 @@ def test_a_system_that_tells_nothing(told: Any) -> None:
         raise FileNotFoundError(path)
 
     told(refuse)
-    assert (machine.past_the_cache(), machine.ahead(), machine.second_level()) == (False, None, machine.SECOND)
+    assert (machine.past_the_cache(), machine.ahead(4), machine.second_level()) == (False, None, machine.SECOND)
 
 
 def test_a_wrong_word_is_refused(told: Any) -> None:

@@ -6,7 +6,8 @@ import os
 from functools import cache
 from pathlib import Path
 
-AHEAD = {"GenuineIntel": 256, "AuthenticAMD": 96}  # values that a stream of the moments asks for ahead of time
+# Values that a stream of the moments asks for ahead of time, and as many bytes at most.
+AHEAD = {"GenuineIntel": (256, 2048), "AuthenticAMD": (96, 384)}
 SECOND = 1 << 20  # bytes of a core's second-level cache, where the system does not tell
 
 
@@ -27,9 +28,12 @@ def past_the_cache() -> bool:
     return maker == "GenuineIntel" or (maker == "AuthenticAMD" and "avx512f" in flags)
 
 
-def ahead() -> int | None:
-    """How many values ahead a stream asks for memory; None where it does not."""
-    return AHEAD.get(_processor()[0], AHEAD["GenuineIntel"]) if past_the_cache() else None
+def ahead(itemsize: int) -> int | None:
+    """How many values of so many bytes ahead a stream asks for memory; None where it does not."""
+    if not past_the_cache():
+        return None
+    values, size = AHEAD.get(_processor()[0], AHEAD["GenuineIntel"])
+    return min(values, size // itemsize)
 
 
 @cache

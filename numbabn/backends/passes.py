@@ -41,7 +41,7 @@ def measuring(window: Window, parts: Any, omit: bool = False) -> Pass:
         kernel, items = cuts.kernel("cpu_planes", "moments"), blocks * outer_blocks * inner_blocks
         pick, shape = cuts.pick_of_planes(window, omit), (g.outer, g.channels, g.inner)
         where = (x, outer_stride, channel_stride, *shape, blocks, outer_blocks, inner_blocks)
-    return Pass(kernel, (*where, pick, parts, machine.ahead()), items)
+    return Pass(kernel, (*where, pick, parts, machine.ahead(window.flat["x"].itemsize)), items)
 
 
 def in_cache(g: Geometry, task: Any, out: Any, out_outer: int, out_channel: int) -> Pass:
@@ -69,7 +69,9 @@ def training(
     blocks, outer_blocks, inner_blocks = cuts.plane_blocks(g)
     where = (*window.of("x"), *window.of(into), g.outer, g.channels, g.inner, blocks, outer_blocks, inner_blocks)
     by = (cuts.pick_of_planes(window, omit), parts, gamma, beta, eps, *window.of("residual"), activation)
-    return Pass(cuts.kernel("cpu_planes", "train"), (*where, *by, past, machine.ahead()), blocks)
+    return Pass(
+        cuts.kernel("cpu_planes", "train"), (*where, *by, past, machine.ahead(window.flat["x"].itemsize)), blocks
+    )
 
 
 def summing(g: Geometry, dy: Any, x: Any, pick: Any, mean: Any, act: Any, residual: Any, sums: Any) -> Pass:
