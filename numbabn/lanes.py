@@ -1,6 +1,6 @@
 """A fast lane for plain arrays, as finding out how to take one costs much: after large ones no cache has that Python.
 
-What the first call has found out (the layout, how the work is cut, which kernels take it) serves later ones with an
+What the second call finds out (the layout, how the work is cut, which kernels take it) serves later ones with an
 array of the same shape, strides and dtype. Only plain calls take the lane: an aligned NumPy array of a floating dtype
 that the kernels take as it is, into a new array, into another like it, or in place; parameters that are float32 or
 float64 arrays. Whatever else there is, and whatever there is to refuse, goes the general way, with the same result to
@@ -33,6 +33,7 @@ DOUBLE, SINGLE = np.dtype(np.float64), np.dtype(np.float32)
 NO_LEARNING = (0, 0, 0, 0, 0.0, 0.0)
 
 _known: dict[tuple[Any, ...], Prepared | None] = {}
+_met_once: set[tuple[Any, ...]] = set()
 
 
 def lane(x: Any, axis: Any, backend: str | None, activation: Any = None, out: Any = None) -> Prepared | None:
@@ -53,10 +54,20 @@ def lane(x: Any, axis: Any, backend: str | None, activation: Any = None, out: An
     try:
         found = _known[key]
     except KeyError:
-        found = _opened(x, axis, activation, out)
-        if len(_known) >= MOST:
-            _known.clear()
-        _known[key] = found
+        return _met(key, x, axis, activation, out)
+    return found
+
+
+def _met(key: tuple[Any, ...], x: NDArray, axis: Any, activation: Any, out: Any) -> Prepared | None:
+    """What is prepared for a shape that comes again: to go the general way once takes less than to prepare."""
+    if key not in _met_once:
+        if len(_met_once) >= MOST:
+            _met_once.clear()
+        _met_once.add(key)
+        return None
+    if len(_known) >= MOST:
+        _known.clear()
+    found = _known[key] = _opened(x, axis, activation, out)
     return found
 
 

@@ -53,6 +53,22 @@ def runs_in_a_lane(bn: BatchNorm, x: np.ndarray, out: Any = None) -> bool:
     return found is not None and lanes.destination(found, x, out) is not None
 
 
+def test_a_shape_that_comes_once_is_not_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "_met_once", set())
+    monkeypatch.setattr(lanes, "_known", {})
+    bn, x = made(), drawn((41, 6))
+    with mock.patch.object(lanes, "prepared", side_effect=AssertionError):
+        first = bn(x)
+    assert not lanes._known
+    assert bn(x).tobytes() == first.tobytes()
+    assert runs_in_a_lane(bn, x)
+    assert len(lanes._known) == 1
+    for n in range(100, 700):
+        bn(np.zeros((n, 6)))
+    assert len(lanes._known) == 1
+    assert len(lanes._met_once) <= lanes.MOST
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, BFLOAT16], ids=lambda t: np.dtype(t).name)
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_same_bits(name: str, dtype: Any) -> None:
