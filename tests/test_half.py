@@ -123,27 +123,36 @@ def tasks(dtype: np.dtype) -> np.ndarray:
     sizes = [(0.1, by, 0.2) for by in (0.0, 5e-324, 1e-40, 2.0**-101, 1e-30, 2.0**-20, 1e30, 2.0**101, 1e300)]
     far = [(1e300, 1.0, 0.0), (0.0, 1.0, 1e38), (0.0, 1.0, 1e-44), (1e38, 1e-38, 0.0), (3e4, 1.0, -3.3e38)]
     none = [(0.1, by, b) for by, b in ((np.inf, 0.0), (-1.0, np.inf), (np.nan, 0.0), (1.0, np.nan))]
-    return np.array([*ordinary, *middles, *cancelling, *sizes, *far, *none])
+    shifts = (0.0, -0.0, 0.31234567891, -1e-6, middle + 1, 1e39, np.nan)
+    means = [
+        (mean, by, b)
+        for mean in (0.0, -0.0, 1.5, -100.0)
+        for by in (1.7234567891, -1.7234567891, 0.0, -0.0)
+        for b in shifts
+    ]
+    return np.array([*ordinary, *middles, *cancelling, *sizes, *far, *none, *means])
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize("family", ["rows", "planes"])
 @pytest.mark.parametrize("past", [False, True], ids=["kept", "past the cache"])
 def test_every_pattern_by_parameters_of_all_sizes(family: str, past: bool, dtype: np.dtype, monkeypatch) -> None:
-    """What float32 decides is what float64 does, for all that x can be."""
+    """What float32 decides is what float64 does, for all that x can be; also the sign of a zero."""
     monkeypatch.setattr(written, "PAST", 0 if past else 1 << 60)
     monkeypatch.setattr(machine, "past_the_cache", lambda: True)
     monkeypatch.setattr(lanes, "_known", {})
-    mean, scale, shift = tasks(dtype).T
-    x = np.arange(65_536, dtype=np.uint16).view(dtype)
-    x = np.stack([x] * mean.size, axis=-1 if family == "rows" else 0)
-    channels = -1 if family == "rows" else 0
-    y = numbabn.normalize(x, mean, np.ones_like(mean), scale, shift, eps=0, axis=channels)
-    by_channel = [np.expand_dims(p, 1 + channels) for p in (mean, scale, shift)]
-    with np.errstate(invalid="ignore", over="ignore"):
-        mean, scale, shift = by_channel
-        wanted = rounded((x.astype(np.float64) - mean) * scale + shift, dtype)
-        np.testing.assert_array_equal(y.astype(np.float64), wanted)
+    x = np.arange(65_536, dtype=np.uint16).view(dtype).reshape((-1, 64) if family == "rows" else (1, -1))
+    with np.errstate(invalid="ignore"):
+        value = x.astype(np.float64)
+    for mean, scale, shift in tasks(dtype):
+        columns = np.ones(x.shape[1] if family == "rows" else 1)
+        by = (columns * mean, columns, columns * scale, columns * shift)
+        y = numbabn.normalize(x, *by, eps=0, axis=1 if family == "rows" else 0).astype(np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            wanted = rounded((value - mean) * scale + shift, dtype)
+        np.testing.assert_array_equal(y, wanted, f"{mean}, {scale}, {shift}")
+        number = ~np.isnan(wanted)
+        assert np.array_equal(np.signbit(y[number]), np.signbit(wanted[number]))
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
