@@ -172,8 +172,8 @@ def _gradient_channel(t, c):
 # Either ----------------------------------------------------------------------------------------------
 
 FIELDS = Gradient._fields
-PARAMETERS = 7  # of a channel, at most
-SINGLE = 3  # of them an affine function has as float64, and seven numbers of float32 come behind them
+SINGLE = 6  # of a channel, at most; seven numbers of float32 come behind them (`single.py`)
+PARAMETERS = SINGLE + 4
 PICK_ROOM = 10  # what a form that is written out ahead takes, in rows: see `ahead.room_ahead`
 
 

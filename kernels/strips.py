@@ -3,12 +3,13 @@
 from numba import types
 from numba.extending import overload
 
+from .certain import STRIP, after, is_worth, put_strips
 from .forms import LANES, Eight
 from .jit import ALONE, inlined, otherwise
 from .lines import line_of
 from .memory import LINE, moved, store, store_past
 from .point import look_ahead, point
-from .single import STRIP, after, channel_of, is_worth, put_strips
+from .single import channel_of
 
 
 def put(out, j, value, past):
@@ -95,8 +96,8 @@ def four_by_strips(single, t, p0, p1, p2, p3, out, q0, q1, q2, q3, width, past, 
             look_ahead(t, p1, j)
             look_ahead(t, p2, j)
             look_ahead(t, p3, j)
-        places, to = (p0[0] + j, p1[0] + j, p2[0] + j, p3[0] + j), (q0 + j, q1 + j, q2 + j, q3 + j)
-        sure = is_worth(doubt) and put_strips(single, j, t.x, places, out, to, past)
+        to = q0 + j, q1 + j, q2 + j, q3 + j
+        sure = is_worth(doubt) and put_strips(single, t, j, (p0, p1, p2, p3), out, to, past)
         doubt = after(doubt, sure)
         if not sure:
             _write_eight(t, p0, p1, p2, p3, out, q0, q1, q2, q3, Eight(j), past)
@@ -118,7 +119,7 @@ def run_by_strips(suits, t, place, j, out, q, n, past):
         for k in range(0, whole, STRIP):
             if past is not None:
                 look_ahead(t, place, j + k)
-            sure = is_worth(doubt) and put_strips(single, 0, t.x, (place[0] + j + k,), out, (q + k,), past)
+            sure = is_worth(doubt) and put_strips(single, t, j + k, (place,), out, (q + k,), past)
             doubt = after(doubt, sure)
             if not sure:
                 for m in range(k, k + STRIP, LANES):

@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import textwrap
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from cases import FLOATS
 
 import numbabn
 from numbabn import lanes
-from numbabn.backends import machine, written
+from numbabn.arrays import kernel_ready
+from numbabn.backends import cuts, machine, written
 
 HALVES = FLOATS[2:]
 assert {t.itemsize for t in HALVES} == {2}
@@ -180,6 +182,57 @@ def test_results_beside_the_middle_of_two_numbers(family: str, dtype: np.dtype) 
     else:
         y = numbabn.normalize(np.stack([x] * times, axis=1), none, one, scale, shift, eps=0, axis=0)
     np.testing.assert_array_equal(y.astype(np.float64), np.stack([wanted] * times, axis=1))
+
+
+def gradients(dy: np.ndarray, x: np.ndarray, mean: np.ndarray, a: np.ndarray, b: np.ndarray, k: np.ndarray) -> Any:
+    """dx of (rows, channels) as the kernel has it, and as float64 rounded once has it."""
+    rows, channels = x.shape
+    out = np.empty_like(x)
+    flat = [kernel_ready(array.reshape(-1)) for array in (dy, x, out)]
+    absent = (None, 0, 0)
+    where = (flat[0], channels, 1, flat[1], channels, 1, *absent)
+    task = cuts.kernels("forms").Gradient(*where, None, mean, None, *absent, a, b, k)
+    assert cuts.kernel("written", "rows")(0, 1, task, flat[2], channels, rows, channels, 1, 1, 1, 1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        v, g = x.astype(np.float64), dy.astype(np.float64)
+        return out.astype(np.float64), rounded(a * g - (b + (v - mean) * k), x.dtype)
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_gradients_of_numbers_of_all_sizes(dtype: np.dtype) -> None:
+    rng = np.random.default_rng(10)
+    shape, one = (400, 64), np.ones(64)
+    sizes = [(1.0, 0.01), (1e3, 1.0), (1e-30, 1e-30), (1e30, 1e-3), (2.0**-110, 1.0), (1.0, 2.0**-110), (1e250, 1.0)]
+    special = [(0.0, 0.0), (0.0, 0.3), (1.7, 0.0), (np.nan, 0.0), (np.inf, 1.0), (-3e38, 3e38), (1e5, -1e5)]
+    for by, back in [*sizes, *special]:
+        numbers = [one * (rng.standard_normal() * size) for size in (1.0, by, back, back)]
+        for bits in (False, True):
+            if bits:
+                x, dy = rng.integers(0, 1 << 16, (2, *shape), np.uint16).view(dtype)
+            else:
+                x, dy = (rng.standard_normal((2, *shape)) * 3).astype(dtype)
+            np.testing.assert_array_equal(*gradients(dy, x, *numbers), f"{by}, {back}")
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_gradients_beside_the_middle_of_two_numbers(dtype: np.dtype) -> None:
+    """Where what comes from x, and what comes from dy, are up to 2**18 times as large as the result."""
+    rng = np.random.default_rng(11)
+    n, times = 20_000, 32
+    numbers = every(dtype)[1:]
+    numbers = numbers[(numbers > 1e-4) & (numbers < 1e3)]
+    i, larger = rng.integers(0, numbers.size - 1, n), 2.0 ** rng.uniform(-4, 18, n)
+    beside = rng.choice([-1, 1], n) * 2.0 ** rng.uniform(-26, -10, n) * np.maximum(1, larger)
+    y = (numbers[i] + numbers[i + 1]) / 2 * (1 + beside * 2.0**-12)
+    x, dy = (rng.standard_normal((2, n)) * 3).astype(dtype)
+    v, g = x.astype(np.float64), dy.astype(np.float64)
+    mean, k = rng.standard_normal(n), rng.standard_normal(n)
+    k *= y * larger / np.maximum(np.abs((v - mean) * k), 1e-3)
+    a = rng.standard_normal(n)
+    b = a * g - (v - mean) * k - y
+    x, dy, *numbers_ = (np.repeat(each, times) for each in (x, dy, mean, a, b, k))
+    found, wanted = gradients(np.stack([dy] * 4), np.stack([x] * 4), *numbers_)
+    np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="a processor of x86")
