@@ -3,8 +3,8 @@
 A sum of products in float32, of what is the sum of two float32 each, is off by less than some units in the last place.
 Rounded to 16 bits it is what float64 gives, unless it lies within those units of the middle between two neighbours, or
 is so small beside its terms that little of it is left, or below the normal numbers. Then nothing is written, and
-float64 decides: a line of four rows in sixteen of float16, in a hundred of bfloat16. Of x that is the mean nothing is
-left, and it is common: what it gives is known before.
+float64 decides: a line of four rows in sixteen of float16, in a hundred of bfloat16. Little is left of x that is next
+to the mean, or that itself, which is common: what it gives is known before.
 """
 
 import functools
@@ -110,7 +110,7 @@ def _affine(builder, flat, fields, x):
     a, a_rest, b, b_rest, least, *known = fields
     y = builder.fadd(_called(builder, "fma", x, a, b), _called(builder, "fma", x, a_rest, b_rest))
     doubtful = builder.fcmp_unordered("<", _called(builder, "fabs", y), least)
-    if known:  # x that is the mean, by its bits, as -0 is no 0
+    if known:  # x next to the mean, by its bits, as -0 is no 0
         other = builder.icmp_unsigned("!=", builder.bitcast(x, WORDS), builder.bitcast(known[0], WORDS))
         y, doubtful = builder.select(other, y, known[1]), builder.and_(other, doubtful)
     return _rounded(builder, flat, y, doubtful)

@@ -14,19 +14,20 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .forms import LANES
-from .jit import helper
+from .jit import helper, inlined
 from .vector import INT32, bits_of, of_bits, select
 
 HALF = np.dtype([("half", np.uint16)], align=True)
 BFLOAT = np.dtype([("bfloat", np.uint16)], align=True)
 
-# Of the bits of a float64: what a float32 has no place for, and what it has; the sign, the exponent; 1.5 * 2**45 of
-# 2**exponent.
+# Of the bits of a float64: what a float32 has no place for, and what it has; the sign, the exponent; what makes 1.5 *
+# 2**45 times as much of 2**exponent, and 1.5 * 2**42 times.
 BEHIND_FLOAT, FLOAT = np.uint64(2**29 - 1), np.uint64(2**64 - 2**29)
 SIGN = np.uint64(1 << 63)
 EXPONENT = np.uint64(0x7FF << 52)
 FAR = np.uint64((45 << 52) + (1 << 51))
-LEAST_NORMAL = 2.0**-126
+HALF_FAR = np.uint64((42 << 52) + (1 << 51))
+LEAST_NORMAL, HALF_LEAST = 2.0**-126, 2.0**-14
 
 
 @intrinsic
@@ -185,18 +186,30 @@ def to_odd(value):
     return of_bits((bits | ((bits & BEHIND_FLOAT) + BEHIND_FLOAT)) & FLOAT)
 
 
-@helper
-def to_bfloat(value):
-    """A float64 to the nearest float32 that is a bfloat16, ties to even; NaN and infinity stay.
+@inlined
+def _in_last_places(value, far, least):
+    """A float64 rounded to fewer places, ties to even; NaN and infinity stay.
 
-    A number is added whose last place counts what the last place of the result does, and is taken away again. What
-    is below the normal numbers has the last place of the least of them.
+    A number is added whose last place counts what the last place of the result does, `far` times the power of two of
+    the value, and is taken away again. What is below the normal numbers has the last place of the least of them.
     """
     bits = bits_of(value)
     power = of_bits(bits & EXPONENT)
-    power = select(power < LEAST_NORMAL, LEAST_NORMAL, power)
-    far = of_bits(bits_of(power) + FAR)  # beyond 2**978 it wraps, to a number that changes nothing
+    power = select(power < least, least, power)
+    far = of_bits(bits_of(power) + far)  # beyond 2**978 it wraps, to a number that changes nothing
     return of_bits(bits_of((value + far) - far) | (bits & SIGN))
+
+
+@helper
+def to_bfloat(value):
+    """A float64 to the nearest float32 that is a bfloat16."""
+    return _in_last_places(value, FAR, LEAST_NORMAL)
+
+
+@helper
+def to_half(value):
+    """A float64 to the nearest that is a float16, or would be if there were larger ones."""
+    return _in_last_places(value, HALF_FAR, HALF_LEAST)
 
 
 @helper

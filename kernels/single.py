@@ -10,19 +10,20 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.extending import overload
 
 from .forms import LANES, Affine, Eight, Gradient
-from .jit import helper, inlined, maybe
+from .half import to_bfloat, to_half
+from .jit import ALONE, helper, inlined, maybe
 from .memory import Flat, at, load, moved, store
 from .objects import address_of, singles_at
 from .operation import call_of, nothing_at_all, operation
 from .point import one_of, plus
-from .vector import DOUBLE, WORD, bits_of, kind_of, nothing, of_bits, select, to_single, total
+from .vector import DOUBLE, kind_of, nothing, select, to_single, total
 
 LEAST = {"f2": 2.0**-14, "b2": 2.0**-120}  # below, a float16 has its last place elsewhere, and float32 may lose its own
 LEFT = 2.0**-20  # of the terms, that a result has to be
 TINY, HUGE = 2.0**-100, 2.0**100  # between these float32 holds both parts of a factor
-KEPT = {"f2": 2**64 - 2**42, "b2": 2**64 - 2**45}
 NO_X = 1.0 + 2.0**-20  # no number of 16 bits
 # Tasks: the kinds of results, and what there must not be. float16 is too often too close to the middle for gradients.
 TASKS = {
@@ -32,9 +33,9 @@ TASKS = {
 
 
 class SingleAffine(NamedTuple):
-    """x * (a + a_rest) + (b + b_rest); `then` where x is `mean`.
+    """x * (a + a_rest) + (b + b_rest); `then` where x is `mean`, the 16-bit number next to it.
 
-    knows: whether some x can be the mean, and what it gives is certain.
+    knows: whether there is one that is not certain else; where there is none, `mean` is no number of 16 bits.
     """
 
     a: Any
@@ -90,18 +91,19 @@ def least_of(out):
     """The least normal result."""
 
 
-def kept_of(out):
-    """What a number of 16 bits has of the bits of a float64, those of normal numbers."""
+def nearest(value, out):
+    """float64 to the nearest 16-bit number, ties to even."""
 
 
-def _constant(function, kind, llvm, values):
-    @operation(function)
-    def define(out):
-        return kind(out), lambda context, builder, signature, args: ir.Constant(llvm, values[signature.args[0].kind])
+@operation(least_of)
+def _least_of(out):
+    least = LEAST[out.kind]
+    return types.float64(out), lambda context, builder, signature, args: ir.Constant(DOUBLE, least)
 
 
-_constant(least_of, types.float64, DOUBLE, LEAST)
-_constant(kept_of, types.uint64, WORD, KEPT)
+@overload(nearest, jit_options=ALONE)
+def _nearest(value, out):
+    return (lambda value, out: to_half(value)) if out.kind == "f2" else (lambda value, out: to_bfloat(value))
 
 
 @inlined
@@ -123,17 +125,18 @@ def _affine(mean, scale, shift, out):
     b = plus(0.0 - before, shift, 0)
     size = abs(before) + abs(b)
     held = _is_held(scale) & (size < HUGE)
-    high, b_high = to_single(scale), to_single(b)
-    then = plus(0.0 * scale, shift, 0)
-    known = held & (of_bits(bits_of(mean) & kept_of(out)) == mean) & ((then == 0.0) | (abs(then) >= least_of(out)))
+    high, b_high, least = to_single(scale), to_single(b), _least(held, size, out)
+    x = nearest(mean, out)
+    then = nearest(plus((x - mean) * scale, shift, 0), out)
+    known = (abs(then) < least) & (abs(x) < HUGE)
     return (
         high,
         to_single(scale - high),
         b_high,
         to_single(b - b_high),
-        _least(held, size, out),
-        select(known, mean, NO_X),
-        to_single(then),
+        least,
+        select(known, x, NO_X),
+        then,
         select(known, 1.0, 0.0),
     )
 
