@@ -156,21 +156,26 @@ def _gradient(mean, a, b, k, out):
 # By column, and of a channel -------------------------------------------------------------------------
 
 
+@inlined
+def _keep(fields, i, w, parts):
+    """Seven fields of some columns, w apart."""
+    store(fields, i, parts[0])
+    store(fields, moved(i, w), parts[1])
+    store(fields, moved(i, 2 * w), parts[2])
+    store(fields, moved(i, 3 * w), parts[3])
+    store(fields, moved(i, 4 * w), parts[4])
+    store(fields, moved(i, 5 * w), parts[5])
+    store(fields, moved(i, 6 * w), parts[6])
+
+
 @helper
 def _affine_columns(t, out, width, room, w):
     fields, knows = singles_at(address_of(room)), nothing(Eight(0))
     for j in range(0, width, LANES):
         i = Eight(j)
         parts = _affine(load(t.mean, i), load(t.scale, i), one_of(t.shift, i), out)
-        a, a_rest, b, b_rest, least, mean, then, known = parts
-        store(fields, i, a)
-        store(fields, moved(i, w), a_rest)
-        store(fields, moved(i, 2 * w), b)
-        store(fields, moved(i, 3 * w), b_rest)
-        store(fields, moved(i, 4 * w), least)
-        store(fields, moved(i, 5 * w), mean)
-        store(fields, moved(i, 6 * w), then)
-        knows = knows + known
+        _keep(fields, i, w, parts)
+        knows = knows + parts[7]
     b, least, then = at(fields, 2 * w), at(fields, 4 * w), at(fields, 6 * w)
     return SingleAffine(fields, at(fields, w), b, at(b, w), least, at(least, w), then, total(knows) > 0.0)
 
@@ -180,15 +185,7 @@ def _gradient_columns(t, out, width, room, w):
     fields = singles_at(address_of(room))
     for j in range(0, width, LANES):
         i = Eight(j)
-        parts = _gradient(load(t.mean, i), load(t.a, i), load(t.b, i), load(t.k, i), out)
-        a, a_rest, k, k_rest, c, c_rest, least = parts
-        store(fields, i, a)
-        store(fields, moved(i, w), a_rest)
-        store(fields, moved(i, 2 * w), k)
-        store(fields, moved(i, 3 * w), k_rest)
-        store(fields, moved(i, 4 * w), c)
-        store(fields, moved(i, 5 * w), c_rest)
-        store(fields, moved(i, 6 * w), least)
+        _keep(fields, i, w, _gradient(load(t.mean, i), load(t.a, i), load(t.b, i), load(t.k, i), out))
     k, c, least = at(fields, 2 * w), at(fields, 4 * w), at(fields, 6 * w)
     return SingleGradient(fields, at(fields, w), k, at(k, w), c, at(c, w), least)
 
