@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 
 from .forms import LANES, Gradient
-from .half import upper_halves, widened
+from .half import repeated, upper_halves, widened
 from .jit import inlined
 from .memory import Flat, not_kept, place_of
 from .operation import operation
@@ -27,6 +27,7 @@ OFF = 2  # units in the last place of float32 that an affine function is off by,
 TWICE_HALF = 2.0**-23 * (1 + 2.0**-5)  # of a number: twice what rounding it to float32 may change, and a little more
 TRIES, REST = 3, 16  # strips in a row that were in doubt, and how many more are not tried
 FLOATS, WORDS = ir.VectorType(ir.FloatType(), STRIP), ir.VectorType(INT32, STRIP)
+_floats, _words = (functools.partial(repeated, kind, n=STRIP) for kind in (FLOATS, WORDS))
 NEEDED = {"f2": ("+avx2", "+fma", "+f16c"), "b2": ("+avx2", "+fma")}
 
 
@@ -166,11 +167,3 @@ def _stored(builder, strips, out, pointer, to, past):
 def _called(builder, name, *values):
     kind = ir.FunctionType(FLOATS, [FLOATS] * len(values))
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{STRIP}f32"), values)
-
-
-def _floats(value):
-    return ir.Constant(FLOATS, [value] * STRIP)
-
-
-def _words(value):
-    return ir.Constant(WORDS, [value] * STRIP)

@@ -13,7 +13,7 @@ from numba.core import cgutils
 from numba.extending import overload
 
 from .forms import LANES, Affine, Eight, Gradient
-from .half import to_bfloat, to_half
+from .half import HALF_LEAST, to_bfloat, to_half
 from .jit import ALONE, helper, inlined, maybe
 from .memory import Flat, at, load, moved, store
 from .objects import address_of, singles_at
@@ -21,7 +21,8 @@ from .operation import call_of, nothing_at_all, operation
 from .point import one_of, plus
 from .vector import DOUBLE, kind_of, nothing, select, to_single, total
 
-LEAST = {"f2": 2.0**-14, "b2": 2.0**-120}  # below, a float16 has its last place elsewhere, and float32 may lose its own
+# Below, a float16 has its last place elsewhere, and float32 may lose its own.
+LEAST = {"f2": HALF_LEAST, "b2": 2.0**-120}
 LEFT = 2.0**-20  # of the terms, that a result has to be
 TINY, HUGE = 2.0**-100, 2.0**100  # between these float32 holds both parts of a factor
 NO_X = 1.0 + 2.0**-20  # no number of 16 bits

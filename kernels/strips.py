@@ -73,6 +73,15 @@ def _put_two(out, j, a, b, past):
     put(out, moved(j, LANES), b, past)
 
 
+@inlined
+def four_ahead(t, p0, p1, p2, p3, j):
+    """Ask for the memory that four rows will be read from soon, beyond column j."""
+    look_ahead(t, p0, j)
+    look_ahead(t, p1, j)
+    look_ahead(t, p2, j)
+    look_ahead(t, p3, j)
+
+
 def write_lines(t, p0, p1, p2, p3, out, q0, q1, q2, q3, line):
     """A line of each of four rows, past the cache."""
     for j in range(line, line + line_of(out), LANES):
@@ -92,10 +101,7 @@ def four_by_strips(single, t, p0, p1, p2, p3, out, q0, q1, q2, q3, width, past, 
     """The first `by_strips` columns of four rows, by float32 or where need be float64; the new doubt."""
     for j in range(0, by_strips(single, width), STRIP):
         if past is not None:
-            look_ahead(t, p0, j)
-            look_ahead(t, p1, j)
-            look_ahead(t, p2, j)
-            look_ahead(t, p3, j)
+            four_ahead(t, p0, p1, p2, p3, j)
         to = q0 + j, q1 + j, q2 + j, q3 + j
         sure = is_worth(doubt) and put_strips(single, t, j, (p0, p1, p2, p3), out, to, past)
         doubt = after(doubt, sure)

@@ -22,7 +22,7 @@ from .point import (
 )
 from .room import copy, free_room, is_missing, new_room, padded, seen_as
 from .single import columns_of, suited
-from .strips import by_strips, four_by_strips, run_by_strips, write_four, write_lines
+from .strips import by_strips, four_ahead, four_by_strips, run_by_strips, write_four, write_lines
 
 # Rows ------------------------------------------------------------------------------------------------
 
@@ -74,10 +74,7 @@ def _write_rows_past(t, single, out, rows, width):
         q0, q1, q2, q3 = i * width, (i + quarter) * width, (i + 2 * quarter) * width, (i + 3 * quarter) * width
         doubt = four_by_strips(single, t, p0, p1, p2, p3, out, q0, q1, q2, q3, width, True, doubt)
         for line in range(by_strips(single, width), width, line_of(out)):
-            look_ahead(t, p0, line)
-            look_ahead(t, p1, line)
-            look_ahead(t, p2, line)
-            look_ahead(t, p3, line)
+            four_ahead(t, p0, p1, p2, p3, line)
             write_lines(t, p0, p1, p2, p3, out, q0, q1, q2, q3, line)
     for i in range(4 * quarter, rows):
         place = row_place(t, i, 0)
@@ -93,7 +90,7 @@ def _rectangle(t, out, step, first, last, c0, c1, inner, pack, room):
         if n > 0:
             width = p * (c1 - c0) * inner
             with_all = with_columns(t, row, c0, c1 - c0, inner, p, 0, room, padded(width))
-            single = _single(with_all, out, width, room)
+            single = _single(with_all, out, width if n >= 4 * p else 0, room)  # which four rows share
             _write_rows(with_all, single, at(out, row * step + c0 * inner), p * step, n // p, width)
 
 
@@ -170,8 +167,7 @@ def write_past(t, out, first, last, channels, inner, carry):
                 _put_line(out, at_value + j - line, carry)
                 have = 0
         if have == 0:
-            whole = (n - j) // line * line
-            j += run_by_strips(suited(own, out), own, place, j, out, at_value + j, whole, True)
+            j += run_by_strips(suited(own, out), own, place, j, out, at_value + j, n - j, True)
             while j + line <= n:
                 look_ahead(own, place, j)
                 for k in range(j, j + line, LANES):

@@ -52,10 +52,9 @@ def lane(x: Any, axis: Any, backend: str | None, activation: Any = None, out: An
             return None
         key = (*key, x.strides, out.strides if type(out) is np.ndarray else None)
     try:
-        found = _known[key]
+        return _known[key]
     except KeyError:
         return _met(key, x, axis, activation, out)
-    return found
 
 
 def _met(key: tuple[Any, ...], x: NDArray, axis: Any, activation: Any, out: Any) -> Prepared | None:
