@@ -15,7 +15,7 @@ from .lines import touch
 from .memory import at, load, moved, store
 from .more import begin_extremes, fold_extremes, tally_extremes, tally_higher
 from .room import clear, free_room, is_missing, new_room, padded
-from .vector import select
+from .vector import plus, select
 from .weights import (
     block_of,
     count_rows,
@@ -88,7 +88,8 @@ def _add_eight(x, p0, p1, p2, p3, p4, p5, p6, p7, k0, k1, k2, k3, k4, k5, k6, k7
     e4, e5, e6, e7 = weighted(k4, w4, d4), weighted(k5, w5, d5), weighted(k6, w6, d6), weighted(k7, w7, d7)
     if k0 is not None:
         store(s0, j, load(s0, j) + (((w0 + w1) + (w2 + w3)) + ((w4 + w5) + (w6 + w7))))
-    store(s1, j, load(s1, j) + (((e0 + e1) + (e2 + e3)) + ((e4 + e5) + (e6 + e7))))
+    values = plus(plus(plus(e0, e1), plus(e2, e3)), plus(plus(e4, e5), plus(e6, e7)))
+    store(s1, j, plus(load(s1, j), values))
     first = load(s2, j) + e0 * d0 + e1 * d1 + e2 * d2 + e3 * d3  # each of them one instruction
     store(s2, j, first + (e4 * d4 + e5 * d5 + e6 * d6 + e7 * d7))
 

@@ -46,6 +46,15 @@ def test_16_bit_results_are_worked_out_in_float32_and_go_past_the_cache(name: st
     assert re.search(r"\bv?movnt(?:ps|dq)\b", text)
 
 
+@pytest.mark.skipif(not X86, reason="reads the assembly of x86")
+def test_values_are_added_by_the_units_that_multiply() -> None:
+    """A multiplication with one that LLVM saw through would be an addition again."""
+    text = build.listing(*KERNELS["moments"])
+    if "+fma" in build._codegen()._tm_features:
+        eight_rows = text[text.index("prefetch") :].split("\tj", 1)[0]
+        assert len(re.findall(r"\bvfmadd\d+pd\b", eight_rows)) > 2 * len(re.findall(r"\bvaddpd\b", eight_rows))
+
+
 def test_numba_is_as_it_was_afterwards() -> None:
     """The same built-in functions compiled for kernels first, then for a function of the user's own."""
     code = """
