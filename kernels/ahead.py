@@ -10,11 +10,13 @@ from numba.extending import overload
 
 from .forms import LANES, ByRow, ByRun, Scattered
 from .jit import helper
+from .lines import touch
 from .memory import at, load, store
 from .room import copy, padded, repeat, repeat_eight, seen_as
 from .vector import kind_of
 
 AT_ONCE = 8  # rows that a kernel looks at together
+ASKED = 128  # elements further that memory is asked for, where eight are repeated
 
 
 class Repeated(NamedTuple):
@@ -88,7 +90,7 @@ def _ahead(form, first, c0, channels, pack, inner, room):
 
 @helper
 def _repeated(form, first, channels, pack, inner, room):
-    each, width = channels * inner, pack * channels * inner + LANES
+    each, width = channels * inner, padded(pack * channels * inner + LANES)
     buffer = seen_as(room, form.flat, AT_ONCE * width)
     return Repeated(at(form.flat, first * form.outer), pack * form.outer, form.outer, each, pack, buffer, width)
 
@@ -189,6 +191,7 @@ def _repeat_rows(form, r, step, n):
     for slot in range(n):
         first, out = (r + slot * step) * form.row, slot * form.width
         for k in range(0, few, LANES):
+            touch(form.flat, first + k + ASKED)
             repeat_eight(form.flat, first + k, form.buffer, out + k * form.each, form.each)
         for k in range(few, form.several):
             begin = out + k * form.each

@@ -35,6 +35,7 @@ from .welford import begin_part, take_in
 # Rows between two merges: the error of M2 may grow with them, the cost falls. An eighth of them is odd, so that the
 # eight rows that are read together do not meet in the same few lines of the first-level cache.
 TILE = 8 * 129
+NARROW = 128  # columns, of which so many rows are enough for streams of some pages; of fewer there are more
 
 
 @inlined
@@ -226,6 +227,12 @@ def _first(x, p, inner, pack, view, c, channels):
 
 
 @helper
+def _tile(width):
+    """Rows between two merges."""
+    return TILE * max(1, min(16, NARROW // width))
+
+
+@helper
 def _block(x, stride, rows, channels, inner, pack, pick, parts, b, c0, ahead, room):
     """Merge `rows` rows into part b, channels from c0; pick: opened for these rows."""
     width = pack * channels * inner
@@ -234,10 +241,11 @@ def _block(x, stride, rows, channels, inner, pack, pick, parts, b, c0, ahead, ro
     seed, s0, s1, s2 = room, at(room, 2 * w), at(room, 3 * w), at(room, 4 * w)
     pivot = at(room, w) if width > channels else seed
     places = at(room, 5 * w)
-    more = at(places, padded(TILE))
+    tile = _tile(width)
+    more = at(places, padded(tile))
     higher, extremes = only_with(parts.higher, more), only_with(parts.extremes, at(more, 2 * w))
-    for t in range(0, rows // pack, TILE):
-        n = TILE if t + TILE < rows // pack else rows // pack - t
+    for t in range(0, rows // pack, tile):
+        n = tile if t + tile < rows // pack else rows // pack - t
         part, seen = at(x, t * pack * stride), rows_from(pick, t)
         _pivots(part, pack * stride, n, channels, inner, pack, seen, count, mean, seed)
         if width > channels:
@@ -289,7 +297,7 @@ def _fold_extremes(extremes, width, channels, inner, pack, parts, part_at):
 @helper
 def _room_of_block(width, higher, extremes):
     """Room for what `_block` keeps."""
-    return (5 if higher is None and extremes is None else 10) * padded(width) + padded(TILE)
+    return (5 if higher is None and extremes is None else 10) * padded(width) + padded(_tile(width))
 
 
 @kernel

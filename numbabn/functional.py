@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import activations, arithmetic, backends, checks, lanes, verbs
+from .backends import cpu
 from .picks import picked, refuse_nan
 from .statistics import Moments
 
@@ -85,7 +86,7 @@ def moments(
     array, _ = checks.data(x)
     engine = backends.select(backend, array)
     axes = checks.channel_axes(axis, array.ndim)
-    pick = picked(array, axes, where, weights, nan_policy)
+    pick = picked(array, axes, where, weights, nan_policy, later=engine is cpu)
     m = verbs.measured(engine, array, axes, pick, **verbs.extras(extra))
     refuse_nan(array, axes, m.mean, pick)
     return m

@@ -9,7 +9,7 @@ import numpy as np
 
 from . import checks
 from .arrays import NDArray, take
-from .backends import cpu
+from .backends import weighing
 from .devices import Shadow, download, same_place
 
 MANY = 524288  # weights that several threads look through faster than NumPy does
@@ -18,11 +18,15 @@ POLICIES = ("propagate", "raise", "omit")
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """Views of x's shape by name, and whether NaN are left out."""
+    """Views of x's shape by name, and whether NaN are left out.
+
+    unseen: the memory of weights of which nobody has looked yet whether they can be used.
+    """
 
     views: dict[str, NDArray] = field(default_factory=dict)
     omit: bool = False
     refuse: bool = False
+    unseen: NDArray | None = None
 
     def __bool__(self) -> bool:
         return bool(self.views) or self.omit
@@ -31,16 +35,23 @@ class Pick:
 EVERYTHING = Pick()
 
 
-def picked(x: NDArray, axes: tuple[int, ...], where: Any = None, weights: Any = None, nan_policy: Any = None) -> Pick:
-    """The pick that a caller asked for, over a checked x."""
+def picked(
+    x: NDArray,
+    axes: tuple[int, ...],
+    where: Any = None,
+    weights: Any = None,
+    nan_policy: Any = None,
+    later: bool = False,
+) -> Pick:
+    """The pick that a caller asked for, over a checked x; later: many weights may be left `unseen`."""
     policy = "propagate" if nan_policy is None else checks.choice(nan_policy, "nan_policy", POLICIES)
     may_have_nan = x.dtype.kind not in "iub"
-    views = {}
+    views, unseen = {}, None
     if where is not None:
         views["where"] = _where(where, x, axes)
     if weights is not None:
-        views["weights"] = _weights(weights, x, axes)
-    return Pick(views, policy == "omit" and may_have_nan, policy == "raise" and may_have_nan)
+        views["weights"], unseen = _weights(weights, x, axes, later)
+    return Pick(views, policy == "omit" and may_have_nan, policy == "raise" and may_have_nan, unseen)
 
 
 def refuse_nan(x: NDArray, axes: tuple[int, ...], mean: NDArray, pick: Pick) -> None:
@@ -72,24 +83,29 @@ def _where(value: Any, x: NDArray, axes: tuple[int, ...]) -> NDArray:
     return _spread(array, "where", x, axes)
 
 
-def _weights(value: Any, x: NDArray, axes: tuple[int, ...]) -> NDArray:
+def _weights(value: Any, x: NDArray, axes: tuple[int, ...], later: bool) -> tuple[NDArray, NDArray | None]:
+    """A view of x's shape, and the memory of the weights where it is still to be looked through."""
     array, _ = take(value, "weights")
     same_place(x, array, "x", "weights")
     if not checks.is_real(array.dtype):
         raise TypeError(f"`weights` has dtype {array.dtype}; expected real numbers, 0 or more")
     # On a device they are trusted: to look at them would mean to wait for them.
-    if not isinstance(array, Shadow) and not _usable(array):
-        raise ValueError("`weights` holds a negative, infinite or NaN weight; expected finite numbers, 0 or more")
-    return _spread(array, "weights", x, axes)
+    unseen = None if isinstance(array, Shadow) else _seen(array, later)
+    return _spread(array, "weights", x, axes), unseen
 
 
-def _usable(weights: NDArray) -> bool:
-    """Whether all weights are finite and not negative."""
+def _seen(weights: NDArray, later: bool) -> NDArray | None:
+    """ValueError unless all weights are finite and not negative; many are given back to be looked through later."""
     if weights.size > MANY:
         flat = weights.transpose(sorted(range(weights.ndim), key=lambda d: -weights.strides[d]))
         if flat.flags.c_contiguous and flat.flags.aligned and flat.dtype.isnative:
-            return cpu.usable_weights(flat.reshape(-1))
-    return weights.size == 0 or bool(weights.min() >= 0 and weights.max() < np.inf)
+            if later:
+                return flat.reshape(-1)
+            weighing.look_through(flat.reshape(-1))
+            return None
+    if weights.size > 0 and not (weights.min() >= 0 and weights.max() < np.inf):
+        weighing.refuse_unusable()
+    return None
 
 
 def _spread(array: NDArray, name: str, x: NDArray, axes: tuple[int, ...]) -> NDArray:

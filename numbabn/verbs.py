@@ -11,7 +11,7 @@ import numpy as np
 from . import checks
 from .activations import kernel_form
 from .arrays import NDArray, empty_like, output_dtype
-from .backends import Backend
+from .backends import Backend, cpu
 from .devices import Shadow, same_place
 from .layout import Layout, canonical
 from .picks import EVERYTHING, Pick
@@ -37,6 +37,8 @@ def measured(engine: Backend, x: NDArray, axes: tuple[int, ...], pick: Pick = EV
     if x.size == 0:
         return _of_nothing(tuple(x.shape[a] for a in axes), **groups)
     layout = canonical({"x": x}, axes, pick.views)
+    if pick.unseen is not None:
+        return _moments(layout, cpu.moments(layout, omit=pick.omit, unseen=pick.unseen, **groups), pick)
     return _moments(layout, engine.moments(layout, omit=pick.omit, **groups), pick)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -223,6 +224,37 @@ def test_refusals(options: dict[str, Any], error: type[Exception], match: str) -
         with pytest.raises(error, match=match):
             call()
     assert (out == 7).all()
+
+
+MANY_WEIGHTS = {
+    "rows": ((700_000, 2), -1, (700_000,)),
+    "rows by themselves": ((600_000, 9), -1, (600_000,)),
+    "each value": ((300_000, 2), -1, (300_000, 2)),
+    "wide rows": ((40, 40_000), -1, (40, 40_000)),
+    "planes": ((60, 3, 100, 100), 1, (60, 1, 100, 100)),
+    "many planes": ((20, 70, 20, 20), 1, (20, 70, 20, 20)),
+    "pieces": ((40, 4, 50, 4, 30), (1, 3), (40, 4, 50, 4, 30)),
+}
+
+
+@pytest.mark.parametrize("layout", MANY_WEIGHTS)
+@pytest.mark.parametrize("bad", [-1e-30, np.nan, np.inf])
+def test_one_of_many_weights_is_refused_wherever_it_lies(layout: str, bad: float) -> None:
+    shape, axis, of = MANY_WEIGHTS[layout]
+    rng = np.random.default_rng(1)
+    x, weights = rng.normal(size=shape).astype(np.float32), rng.random(of)
+    fine = numbabn.moments(x, axis=axis, weights=weights)
+    bn = numbabn.BatchNorm(fine.mean.shape, axis=axis)
+    assert fine == bn.update(x, weights=weights)  # which looks through them first
+    where = np.zeros(shape, bool)
+    for place in (0, weights.size - 1, *rng.integers(weights.size, size=4)):
+        spoilt = weights.copy()
+        spoilt.flat[place] = bad
+        for options in ({}, {"where": where}):
+            for call in (partial(numbabn.moments, axis=axis), bn.update):
+                with pytest.raises(ValueError, match="`weights` holds a negative, infinite or NaN weight"):
+                    call(x, weights=spoilt, **options)
+    assert fine == numbabn.moments(x, axis=axis, weights=weights)
 
 
 def _along(parameter: np.ndarray, case: Case) -> np.ndarray:

@@ -9,24 +9,33 @@ from typing import Any
 import numpy as np
 
 from ..arithmetic import batch_scale
-from ..arrays import NDArray, kernel_ready
+from ..arrays import NDArray
 from ..layout import Layout, Window
-from . import cuts
-from .cuts import GRAIN, SMALL
+from . import cuts, weighing
+from .cuts import SMALL
 from .gradients import grad_inputs, grad_sums
 from .passes import measuring, merging, parts_of, training
 from .scratch import Run, channel_numbers, groups_of, here, kept_of, scratch
 from .threads import parallel_for
 from .written import goes_past, write
 
-__all__ = ["grad_inputs", "grad_sums", "moments", "train", "transform", "usable_weights"]
+__all__ = ["grad_inputs", "grad_sums", "moments", "train", "transform"]
 
 Parts = tuple[NDArray, NDArray, NDArray, NDArray | None, NDArray | None]
 
 
-def moments(layout: Layout, omit: bool = False, higher: bool = False, extremes: bool = False) -> Parts:
-    """(count, mean, M2) of each channel, in memory order, and (M3, M4), (min, max, non-finite) or None; float64."""
-    return _moments(layout, layout.window(), omit, higher, extremes)
+def moments(
+    layout: Layout,
+    omit: bool = False,
+    higher: bool = False,
+    extremes: bool = False,
+    unseen: NDArray | None = None,
+) -> Parts:
+    """(count, mean, M2) of each channel, in memory order, and (M3, M4), (min, max, non-finite) or None; float64.
+
+    unseen: the weights, contiguous, if nobody has looked yet whether they can be used.
+    """
+    return _moments(layout, layout.window(), omit, higher, extremes, unseen)
 
 
 def transform(layout: Layout, mean: NDArray, scale: NDArray, shift: NDArray | None, activation: Any = None) -> None:
@@ -52,21 +61,19 @@ def train(
     return parts
 
 
-def usable_weights(flat: NDArray) -> bool:
-    """Whether all of a contiguous array is finite and not negative; the array is read once, by all threads."""
-    usable, weights, found = cuts.kernel("weights", "usable"), kernel_ready(flat), []
-    parallel_for(
-        lambda lo, hi: found.append(usable(weights, lo * GRAIN, min(hi * GRAIN, flat.size))),
-        -(-flat.size // GRAIN),
-        small=flat.size <= SMALL,
-    )
-    return all(found)
-
-
-def _moments(layout: Layout, window: Window | None, omit: bool, higher: bool, extremes: bool) -> Parts:
+def _moments(
+    layout: Layout,
+    window: Window | None,
+    omit: bool,
+    higher: bool,
+    extremes: bool,
+    unseen: NDArray | None = None,
+) -> Parts:
     if window is None:
+        if unseen is not None:
+            weighing.look_through(unseen)
         return _first(_moments_of_pieces(layout, omit, higher, extremes))
-    with _moments_parts(window, omit, higher, extremes, parallel_for) as parts:
+    with _moments_parts(window, omit, higher, extremes, parallel_for, unseen) as parts:
         return _merged(parts)
 
 
@@ -108,12 +115,17 @@ def _first(parts: Parts) -> Parts:
 
 
 @contextlib.contextmanager
-def _moments_parts(window: Window, omit: bool, higher: bool, extremes: bool, run: Run) -> Iterator[Parts]:
+def _moments_parts(
+    window: Window, omit: bool, higher: bool, extremes: bool, run: Run, unseen: NDArray | None = None
+) -> Iterator[Parts]:
     """The moments of parts of a window, in memory that is given back."""
     g = window.geometry
     with cuts.borrowed_parts(parts_of(g), g.channels, higher, extremes) as parts:
         kernel, args, items = measuring(window, cuts.flat_parts(parts), omit)
-        run(kernel.over(*args), items, g.size <= SMALL)
+        work = kernel.over(*args)
+        if unseen is not None:
+            work = weighing.looking(work, items, unseen, g)
+        run(work, items, g.size <= SMALL)
         yield parts
 
 

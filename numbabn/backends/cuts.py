@@ -18,7 +18,7 @@ ITEMS = 128  # the most parts of one reduction, and so the most threads that sha
 GRAIN = 131072  # values in an item at least: work that outweighs handing it out by far
 SMALL = 4 * GRAIN  # values that the caller does alone: to wake a thread takes longer than half of the work
 NARROW = 128  # columns that several short rows fill together: full vectors, parameters that stay in L1
-BY_ITSELF = 32  # columns of a row that is worth taking by itself where all of it has one weight
+BY_ITSELF = 5  # columns of a row that is worth taking by itself where all of it has one weight
 WIDE = 16384  # columns that a block of a longer row has at least: reads are long and sequential
 TALL = 256  # rows that a block has at least, where there are so many: closing one costs as much as some 20 rows
 HUGE = 32 << 20  # values of which twice as many rows still make enough blocks
@@ -82,7 +82,10 @@ def _pack(g: Geometry) -> int:
     contiguous = all(g.outer_stride[name] == row for name in g.arrays)
     # A weight for each row of many columns is one number to a row by itself, and a gather to several together.
     by_row = bool(g.picks) and row >= BY_ITSELF and all(_one_for_a_row(g, name) for name in g.picks)
-    return max(1, min(NARROW // row, g.outer)) if contiguous and not by_row else 1
+    if not contiguous or by_row:
+        return 1
+    pack = max(1, min(NARROW // row, g.outer))
+    return pack // 8 * 8 if g.picks and pack >= 8 else pack
 
 
 def _one_for_a_row(g: Geometry, name: str) -> bool:
