@@ -16,7 +16,7 @@ from .more_of_runs import COLUMNS, add_more, add_more_of_streams, fold_more
 from .point import of_channel, run_place
 from .room import clear, free_room, is_missing, new_room, padded, seen_as
 from .vector import plus, total, within
-from .weights import ask_for_weights, deviation, one_for_all, view_of_run, weigh, weighted
+from .weights import ask_for_picks, deviation, one_for_all, view_of_run, weigh, weighted
 from .welford import begin_part, merge_tree, scale_of, take_in, take_in_sums
 from .written import write_past, write_some
 
@@ -64,7 +64,7 @@ def _add_streams(x, p, hop, n, k0, k1, k2, k3, pivot, acc, ahead):
     p1, p2, p3, rest = p + hop, p + 2 * hop, p + 3 * hop, n % LANES
     for j in range(0, n - rest, LANES):
         ask_for(x, j, ahead, p, p1, p2, p3)
-        ask_for_weights(k0, k1, k2, k3, j, ahead)
+        ask_for_picks(k0, k1, k2, k3, j, ahead)
         sums = _add_four(x, p, p1, p2, p3, k0, k1, k2, k3, pivot, sums, Eight(j))
     if rest > 0:
         sums = _add_four(x, p, p1, p2, p3, k0, k1, k2, k3, pivot, sums, Few(n - rest, rest))

@@ -17,6 +17,7 @@ from .more import begin_extremes, fold_extremes, tally_extremes, tally_higher
 from .room import clear, free_room, is_missing, new_room, padded
 from .vector import plus, select
 from .weights import (
+    ask_for_picks,
     block_of,
     count_rows,
     deviation,
@@ -140,6 +141,8 @@ def _add_rows(x, stride, rows, width, pick, pivot, sums, places, ahead):
         for j in range(0, width - rest, LANES):
             ask_for(x, j, ahead, p0, p1, p2, p3)
             ask_for(x, j, ahead, p4, p5, p6, p7)
+            ask_for_picks(k0, k1, k2, k3, j, ahead)
+            ask_for_picks(k4, k5, k6, k7, j, ahead)
             _add_eight(x, p0, p1, p2, p3, p4, p5, p6, p7, k0, k1, k2, k3, k4, k5, k6, k7, pivot, sums, Eight(j))
         if rest > 0:
             last = Few(width - rest, rest)

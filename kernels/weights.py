@@ -313,24 +313,32 @@ def one_for_all(pick):
 
 
 @inlined
-def ask_for_weights(k0, k1, k2, k3, j, ahead):
+def ask_for_picks(k0, k1, k2, k3, j, ahead):
+    """Ask for the masks and weights of elements further on, where each has its own, of four streams."""
     if ahead is not None and k0 is not None:
-        _ask(k0[1], j, ahead)
-        _ask(k1[1], j, ahead)
-        _ask(k2[1], j, ahead)
-        _ask(k3[1], j, ahead)
+        _ask_both(k0, j, ahead)
+        _ask_both(k1, j, ahead)
+        _ask_both(k2, j, ahead)
+        _ask_both(k3, j, ahead)
 
 
-def _ask(weights, j, ahead):
-    if not isinstance(weights, float) and weights is not None:
-        touch(weights, j + ahead)
+@inlined
+def _ask_both(view, j, ahead):
+    where, weights, _ = view
+    _ask(where, j, ahead)
+    _ask(weights, j, ahead)
+
+
+def _ask(flat, j, ahead):
+    if not isinstance(flat, float) and flat is not None:
+        touch(flat, j + ahead)
 
 
 @overload(_ask, jit_options=ALONE)
-def _overload_ask(weights, j, ahead):
-    if isinstance(weights, Flat):
-        return lambda weights, j, ahead: touch(weights, j + ahead)
-    return lambda weights, j, ahead: None
+def _overload_ask(flat, j, ahead):
+    if isinstance(flat, Flat):
+        return lambda flat, j, ahead: touch(flat, j + ahead)
+    return lambda flat, j, ahead: None
 
 
 FAR = 256  # elements that a stream asks for ahead of time
