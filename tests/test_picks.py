@@ -237,6 +237,16 @@ MANY_WEIGHTS = {
 }
 
 
+@pytest.mark.parametrize("kind", ["where", "weights"])
+@pytest.mark.parametrize("channels", [4, 5, 7, 8, 16, 31, 33])
+def test_long_tables_by_the_row(channels: int, kind: str) -> None:
+    """Rows that are packed, or taken by themselves in tiles as long as they get, and what is left of them."""
+    rng = np.random.default_rng(channels)
+    x = rng.normal(1000, 1, (17_000 * (1 + 40 // channels) + 5, channels)).astype(np.float32)
+    each = values(kind, x.shape[:1])
+    agree(numbabn.moments(x, **{kind: each}), reference.moments(x, (1,), each[:, None]))
+
+
 @pytest.mark.parametrize("layout", MANY_WEIGHTS)
 @pytest.mark.parametrize("bad", [-1e-30, np.nan, np.inf])
 def test_one_of_many_weights_is_refused_wherever_it_lies(layout: str, bad: float) -> None:
