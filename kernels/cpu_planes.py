@@ -115,8 +115,10 @@ def _block(x, outer_stride, channel_stride, outer, n, pick, o0, c0, i0, channels
         c = k = 0
         for _ in range(channels * pieces):
             own, p = at(acc, c * lanes), o * outer_stride + c * channel_stride
-            lo, hi = each * k // pieces // LANES * LANES, each * (k + 1) // pieces // LANES * LANES
-            hi = each if k + 1 == pieces else hi
+            lo, hi = 0, each
+            if pieces > 1:
+                lo, hi = each * k // pieces // LANES * LANES, each * (k + 1) // pieces // LANES * LANES
+                hi = each if k + 1 == pieces else hi
             i, behind = i0 + lo, n - 4 * each if k + 1 == pieces and not four else 0
             if pending == 0 or long or pivot[c] != pivot[c]:
                 known, mean = parts.count[part_at + c], parts.mean[part_at + c]
