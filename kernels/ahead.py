@@ -16,7 +16,7 @@ from .room import copy, padded, repeat, repeat_eight, seen_as
 from .vector import kind_of
 
 AT_ONCE = 8  # rows that a kernel looks at together
-ASKED = 128  # elements further that memory is asked for, where eight are repeated
+ASKED = 128  # masks or weights further on that memory is asked for, where eight are repeated
 
 
 class Repeated(NamedTuple):

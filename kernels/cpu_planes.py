@@ -15,7 +15,7 @@ from .memory import at, load, moved, store
 from .more_of_runs import COLUMNS, add_more, add_more_of_streams, fold_more
 from .point import of_channel, run_place
 from .room import clear, free_room, is_missing, new_room, padded, seen_as
-from .vector import plus, total, within
+from .vector import added, total, within
 from .weights import ask_for_picks, deviation, one_for_all, view_of_run, weigh, weighted
 from .welford import begin_part, merge_tree, scale_of, take_in, take_in_sums
 from .written import write_past, write_some
@@ -34,7 +34,7 @@ def _add_four(x, p0, p1, p2, p3, k0, k1, k2, k3, pivot, sums, j):
     d0, d1 = within(deviation(k0, v0, pivot, w0), j), within(deviation(k1, v1, pivot, w1), j)
     d2, d3 = within(deviation(k2, v2, pivot, w2), j), within(deviation(k3, v3, pivot, w3), j)
     e0, e1, e2, e3 = weighted(k0, w0, d0), weighted(k1, w1, d1), weighted(k2, w2, d2), weighted(k3, w3, d3)
-    s1 = plus(s1, plus(plus(e0, e1), plus(e2, e3)))
+    s1 = added(s1, added(added(e0, e1), added(e2, e3)))
     s2 = s2 + ((e0 * d0 + e1 * d1) + (e2 * d2 + e3 * d3))
     return _counted(k0, s0, (w0 + w1) + (w2 + w3), j), s1, s2
 

@@ -15,7 +15,7 @@ from .lines import touch
 from .memory import at, load, moved, store
 from .more import begin_extremes, fold_extremes, tally_extremes, tally_higher
 from .room import clear, free_room, is_missing, new_room, padded
-from .vector import plus, select
+from .vector import added, select
 from .weights import (
     ask_for_picks,
     block_of,
@@ -36,7 +36,8 @@ from .welford import begin_part, take_in
 # Rows between two merges: the error of M2 may grow with them, the cost falls. An eighth of them is odd, so that the
 # eight rows that are read together do not meet in the same few lines of the first-level cache.
 TILE = 8 * 129
-NARROW = 128  # columns, of which so many rows are enough for streams of some pages; of fewer there are more
+NARROW = 128  # columns: an eighth of TILE rows of fewer is but a few pages, and read like many short streams
+LONGEST = 16  # times as many rows that a tile of narrow ones may have
 
 
 @inlined
@@ -90,8 +91,8 @@ def _add_eight(x, p0, p1, p2, p3, p4, p5, p6, p7, k0, k1, k2, k3, k4, k5, k6, k7
     e4, e5, e6, e7 = weighted(k4, w4, d4), weighted(k5, w5, d5), weighted(k6, w6, d6), weighted(k7, w7, d7)
     if k0 is not None:
         store(s0, j, load(s0, j) + (((w0 + w1) + (w2 + w3)) + ((w4 + w5) + (w6 + w7))))
-    values = plus(plus(plus(e0, e1), plus(e2, e3)), plus(plus(e4, e5), plus(e6, e7)))
-    store(s1, j, plus(load(s1, j), values))
+    values = added(added(added(e0, e1), added(e2, e3)), added(added(e4, e5), added(e6, e7)))
+    store(s1, j, added(load(s1, j), values))
     first = load(s2, j) + e0 * d0 + e1 * d1 + e2 * d2 + e3 * d3  # each of them one instruction
     store(s2, j, first + (e4 * d4 + e5 * d5 + e6 * d6 + e7 * d7))
 
@@ -230,25 +231,28 @@ def _first(x, p, inner, pack, view, c, channels):
 
 
 @helper
-def _tile(width):
-    """Rows between two merges."""
-    return TILE * max(1, min(16, NARROW // width))
+def _longest_tile(width):
+    """Rows between two merges, at most, of rows of so many columns."""
+    return TILE * max(1, min(LONGEST, NARROW // width))
 
 
 @helper
-def _block(x, stride, rows, channels, inner, pack, pick, parts, b, c0, ahead, room):
-    """Merge `rows` rows into part b, channels from c0; pick: opened for these rows."""
+def _block(x, stride, rows, channels, inner, pack, pick, parts, b, c0, ahead, tile, room):
+    """Merge `rows` rows into part b, channels from c0; pick: opened for these rows; tile: rows between two merges.
+
+    The first tile is no longer than others, as its pivot is one value: what follows has a mean to be near to.
+    """
     width = pack * channels * inner
     w, part_at = padded(width), b * parts.channels + c0
     count, mean = at(parts.count, part_at), at(parts.mean, part_at)
     seed, s0, s1, s2 = room, at(room, 2 * w), at(room, 3 * w), at(room, 4 * w)
     pivot = at(room, w) if width > channels else seed
     places = at(room, 5 * w)
-    tile = _tile(width)
     more = at(places, padded(tile))
     higher, extremes = only_with(parts.higher, more), only_with(parts.extremes, at(more, 2 * w))
-    for t in range(0, rows // pack, tile):
-        n = tile if t + tile < rows // pack else rows // pack - t
+    t = 0
+    while t < rows // pack:
+        n = min(TILE if t == 0 else tile, rows // pack - t)
         part, seen = at(x, t * pack * stride), rows_from(pick, t)
         _pivots(part, pack * stride, n, channels, inner, pack, seen, count, mean, seed)
         if width > channels:
@@ -267,6 +271,7 @@ def _block(x, stride, rows, channels, inner, pack, pick, parts, b, c0, ahead, ro
         fold(s4, channels, inner, pack)
         _fold_extremes(extremes, width, channels, inner, pack, parts, part_at)
         take_in(parts, b, c0, channels, pick is None and count[0] == 0.0, counts, seed, s1, s2, s3, s4)
+        t += n
 
 
 @maybe
@@ -298,16 +303,17 @@ def _fold_extremes(extremes, width, channels, inner, pack, parts, part_at):
 
 
 @helper
-def _room_of_block(width, higher, extremes):
+def _room_of_block(width, tile, higher, extremes):
     """Room for what `_block` keeps."""
-    return (5 if higher is None and extremes is None else 10) * padded(width) + padded(_tile(width))
+    return (5 if higher is None and extremes is None else 10) * padded(width) + padded(tile)
 
 
 @kernel
 def moments(lo, hi, x, stride, rows, channels, inner, pack, row_blocks, col_blocks, pick, parts, ahead):
     """Items lo..hi of row_blocks x col_blocks, into the parts: row_blocks of them, whatever they held; x: flat."""
     most = pack * (-(-channels // col_blocks)) * inner
-    own, ahead_of = _room_of_block(most, parts.higher, parts.extremes), room_of_pick(pick, most)
+    tile = _longest_tile(most)
+    own, ahead_of = _room_of_block(most, tile, parts.higher, parts.extremes), room_of_pick(pick, most)
     room = new_room(own + 2 * ahead_of)
     if is_missing(room):
         return False
@@ -321,6 +327,20 @@ def moments(lo, hi, x, stride, rows, channels, inner, pack, row_blocks, col_bloc
         for row, n, p in ((first, packed, pack), (first + packed, last - first - packed, 1)):
             if n > 0:
                 seen = block_of(pick, row, c0, c1 - c0, p, inner, at(room, own), at(room, own + ahead_of))
-                _block(at(x, row * stride + c0 * inner), stride, n, c1 - c0, inner, p, seen, parts, b, c0, ahead, room)
+                _block(
+                    at(x, row * stride + c0 * inner),
+                    stride,
+                    n,
+                    c1 - c0,
+                    inner,
+                    p,
+                    seen,
+                    parts,
+                    b,
+                    c0,
+                    ahead,
+                    tile,
+                    room,
+                )
     free_room(room)
     return True

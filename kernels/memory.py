@@ -354,7 +354,7 @@ def at(x, n):
 
 def moved(index, n):
     """The index of what lies n elements further."""
-    return index + n if isinstance(index, int) else index._replace(i=index.i + n)
+    return index + n if isinstance(index, int | np.integer) else index._replace(i=index.i + n)
 
 
 @operation(at)

@@ -174,7 +174,7 @@ def _gradient_channel(t, c):
 FIELDS = Gradient._fields
 SINGLE = 6  # of a channel, at most; seven numbers of float32 come behind them (`single.py`)
 PARAMETERS = SINGLE + 4
-PICK_ROOM = 10  # what a form that is written out ahead takes, in rows: see `ahead.room_ahead`
+PICK_ROOM = 12  # what a form that is written out ahead takes at most, in padded rows: see `ahead.room_ahead`
 
 
 @helper

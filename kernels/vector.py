@@ -127,22 +127,22 @@ def _to_single(value):
     return value(value), codegen
 
 
-def plus(a, b):
-    """a + b; of vectors by a multiplication with one, as of AMD's units those that add have to convert, too."""
+def added(a, b):
+    """a + b; vectors are multiplied with one for it, as on AMD's processors the units that add also convert."""
     return a + b
 
 
-@operation(plus)
-def _plus(a, b):
+@operation(added)
+def _added(a, b):
     def codegen(context, builder, signature, args):
         if signature.return_type is not VECTOR or "+fma" not in context.codegen()._tm_features:
             return builder.fadd(*args, flags=FLAGS)
         # Nothing is done to it, but LLVM does not know that and would add.
-        unseen = builder.asm(ir.FunctionType(DOUBLE, [DOUBLE]), "", "=x,0", [ONE], side_effect=False)
-        unseen.attributes.add("readnone")
+        one = builder.asm(ir.FunctionType(DOUBLE, [DOUBLE]), "", "=x,0", [ONE], side_effect=False)
+        one.attributes.add("readnone")
         fma = ir.FunctionType(VECTOR.llvm, [VECTOR.llvm] * 3)
         call = cgutils.get_or_insert_function(builder.module, fma, f"llvm.fma.v{LANES}f64")
-        return builder.call(call, [args[0], spread(builder, unseen, VECTOR.llvm), args[1]])
+        return builder.call(call, [args[0], spread(builder, one, VECTOR.llvm), args[1]])
 
     return a(a, b), codegen
 

@@ -86,8 +86,9 @@ def moments(
     array, _ = checks.data(x)
     engine = backends.select(backend, array)
     axes = checks.channel_axes(axis, array.ndim)
+    groups = verbs.extras(extra)
     pick = picked(array, axes, where, weights, nan_policy, later=engine is cpu)
-    m = verbs.measured(engine, array, axes, pick, **verbs.extras(extra))
+    m = verbs.measured(engine, array, axes, pick, **groups)
     refuse_nan(array, axes, m.mean, pick)
     return m
 

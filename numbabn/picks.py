@@ -89,9 +89,9 @@ def _weights(value: Any, x: NDArray, axes: tuple[int, ...], later: bool) -> tupl
     same_place(x, array, "x", "weights")
     if not checks.is_real(array.dtype):
         raise TypeError(f"`weights` has dtype {array.dtype}; expected real numbers, 0 or more")
+    view = _spread(array, "weights", x, axes)
     # On a device they are trusted: to look at them would mean to wait for them.
-    unseen = None if isinstance(array, Shadow) else _seen(array, later)
-    return _spread(array, "weights", x, axes), unseen
+    return view, None if isinstance(array, Shadow) else _seen(array, later and x.size > 0)
 
 
 def _seen(weights: NDArray, later: bool) -> NDArray | None:

@@ -37,7 +37,7 @@ def measured(engine: Backend, x: NDArray, axes: tuple[int, ...], pick: Pick = EV
     if x.size == 0:
         return _of_nothing(tuple(x.shape[a] for a in axes), **groups)
     layout = canonical({"x": x}, axes, pick.views)
-    if pick.unseen is not None:
+    if pick.unseen is not None:  # which only the CPU is given
         return _moments(layout, cpu.moments(layout, omit=pick.omit, unseen=pick.unseen, **groups), pick)
     return _moments(layout, engine.moments(layout, omit=pick.omit, **groups), pick)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 from cases import BFLOAT16, MEMORY, Case, assert_moments, assert_output, draw, parameters
-from numbabn.kernels import reference
+from numbabn.kernels import cpu_rows, reference
 
 import numbabn
 from numbabn.backends import cpu, cuts, gradients
@@ -18,6 +18,8 @@ CASES = (
     Case("rows", (21, 3), -1),
     Case("rows-inner", (5, 3, 4), 1),
     Case("rows-wide", (9, 70), -1),
+    Case("rows-packed", (70, 4), -1),
+    Case("rows-packed-inner", (45, 2, 3), 1),
     Case("planes", (2, 3, 258), 1),
     Case("planes-cached", (2, 9, 1_030), 1),
     Case("channels-first", (3, 40), 0),
@@ -60,6 +62,36 @@ def check_picks(case: Case) -> None:
             numbabn.batch_norm_backward(x, x, m, axis=case.axis, **pick)
 
 
+def check_more(case: Case) -> None:
+    """Third and fourth moments and extremes."""
+    x = draw(case, np.float32)
+    m = numbabn.moments(x, axis=case.axis, extra="all")
+    _, _, _, m3, m4 = reference.higher_moments(x, case.kept)
+    np.testing.assert_allclose(m.m3, m3, rtol=1e-9, atol=1e-9 * x.size)
+    np.testing.assert_allclose(m.m4, m4, rtol=1e-9)
+    reduced = tuple(d for d in range(x.ndim) if d not in {k % x.ndim for k in case.kept})
+    np.testing.assert_array_equal(m.min, x.min(axis=reduced))
+    np.testing.assert_array_equal(m.max, x.max(axis=reduced))
+
+
+def check_tables() -> None:
+    """Narrow rows, packed and by themselves, in tiles that are short here: what is out of its room is an IndexError."""
+    cpu_rows.TILE = 24
+    rng = np.random.default_rng(0)
+    for channels in (*range(1, 13), 17, 30, 65):
+        for rows in (1, 2 + 2000 // channels):
+            x = rng.normal(size=(rows, channels))
+            each, every = rng.integers(0, 3, (rows, 1)) / 2, rng.integers(0, 3, x.shape) / 2
+            picks = ({}, 1.0), ({"where": each > 0}, each > 0), ({"weights": each}, each), ({"weights": every}, every)
+            for pick, weight in picks:
+                m = numbabn.moments(x, **pick, extra="all")
+                _, mean, m2, m3, m4 = reference.higher_moments(x, (1,), weight)
+                for got, expected in ((m.mean, mean), (m.m2, m2), (m.m3, m3), (m.m4, m4)):
+                    np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9)
+                assert numbabn.moments(x, **pick) is not None
+                numbabn.batch_norm_backward(x, x, m, **pick)
+
+
 def main() -> None:
     assert numba.config.DISABLE_JIT, "set NUMBA_DISABLE_JIT=1"
     for room in (cuts, cpu, gradients):  # several items and parts, channels trained while cached, on few values
@@ -70,6 +102,8 @@ def main() -> None:
             for memory in ("c", "fortran", "crop") if small else ("c",):
                 check(case, dtype, memory)
         check_picks(case)
+        check_more(case)
+    check_tables()
     special = np.array([[np.nan, np.inf, 1e300, 1.0], [1.0, 2.0, 3.0, 4.0]])
     with np.errstate(over="ignore", invalid="ignore"):  # compiled code never warns; NumPy's scalars do
         m = numbabn.moments(special)

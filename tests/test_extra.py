@@ -60,6 +60,15 @@ def test_against_the_formulas(case: Case, dtype: Any) -> None:
         )
 
 
+@pytest.mark.parametrize("shape", [(70, 4), (1001, 2), (634, 16), (5000, 7), (40_003, 1)], ids=str)
+def test_of_the_rows_that_are_left_when_others_are_packed(shape: tuple[int, int]) -> None:
+    x = draw(Case("table", shape, -1), np.float64)
+    for m in [numbabn.moments(x, extra="all") for _ in range(20)]:
+        close(m, reference.higher_moments(x, (1,)))
+        assert np.array_equal(m.min, x.min(axis=0))
+        assert np.array_equal(m.max, x.max(axis=0))
+
+
 @pytest.mark.parametrize("case", [ROWS, PLANES], ids=str)
 def test_with_weights(case: Case) -> None:
     rng = np.random.default_rng(3)

@@ -267,5 +267,23 @@ def test_one_of_many_weights_is_refused_wherever_it_lies(layout: str, bad: float
     assert fine == numbabn.moments(x, axis=axis, weights=weights)
 
 
+def test_bad_weights_of_nothing_are_refused_too() -> None:
+    for n in (1_000, 600_000):
+        with pytest.raises(ValueError, match="negative, infinite or NaN weight"):
+            numbabn.moments(np.zeros((n, 0)), weights=np.full(n, -1.0))
+
+
+@pytest.mark.parametrize("kind", ["where", "weights"])
+def test_one_odd_first_row_costs_no_digits(kind: str) -> None:
+    """The first value is the pivot of the first tile alone, as long as later ones may be."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(1e6, 1, (32_000, 8))
+    x[0] = 0.0
+    m = numbabn.moments(x, **{kind: np.ones(len(x), bool)})
+    exact = x.astype(np.longdouble)
+    m2 = ((exact - exact.mean(axis=0)) ** 2).sum(axis=0).astype(float)
+    np.testing.assert_allclose(m.m2, m2, rtol=4e-11)
+
+
 def _along(parameter: np.ndarray, case: Case) -> np.ndarray:
     return reference.along(parameter, case.kept, len(case.shape))

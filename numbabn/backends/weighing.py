@@ -33,7 +33,8 @@ def look_through(flat: NDArray) -> None:
 def looking(work: Work, items: int, flat: NDArray, g: Geometry) -> Work:
     """Work that looks at an item's share of the weights before the item reads them, from a cache then.
 
-    Where items do not read on from one to the next in x's order, the weights are looked through first.
+    That is where each part is one item, so that items read on from one to the next in x's order. Where there are
+    several blocks of columns or channels, the weights are looked through first.
     """
     if items != parts_of(g):
         look_through(flat)
