@@ -19,7 +19,7 @@ PICKS = {
 class Picks:
     """A boolean for each value, one for each position, a weight for each position, NaN left out."""
 
-    params = (("rows-64", "rows-1024", "nchw", "nhwc", "fortran"), tuple(PICKS))
+    params = (("rows-3", "rows-64", "rows-1024", "nchw", "nhwc", "fortran"), tuple(PICKS))
     param_names = ("layout", "pick")
 
     def setup(self, layout, pick):

@@ -16,6 +16,13 @@ def _moments(layout, **how):
     return lambda: numbabn.moments(x, axis=axis, **how)
 
 
+def _weighted(layout):
+    x, axis = array(layout)
+    weights = np.random.default_rng(1).uniform(0.5, 1.5, (len(x), 1))
+    check_moments(numbabn.moments(x, axis=axis, weights=weights), x, axis, weights)
+    return lambda: numbabn.moments(x, axis=axis, weights=weights)
+
+
 def _normalize(layout, dtype="float32"):
     x, axis = array(layout, dtype)
     out, tolerance = touched(x), TOLERANCE.get(dtype, 1e-6)
@@ -56,6 +63,7 @@ JOBS = {
     "moments rows-3": lambda: _moments("rows-3"),
     "moments nchw": lambda: _moments("nchw"),
     "moments rows-64 omit": lambda: _moments("rows-64", nan_policy="omit"),
+    "moments rows-3 weights": lambda: _weighted("rows-3"),
     "normalize rows-64": lambda: _normalize("rows-64"),
     "normalize nchw": lambda: _normalize("nchw"),
     "normalize rows-64 float16": lambda: _normalize("rows-64", "float16"),
