@@ -312,7 +312,7 @@ def _room_of_block(width, tile, higher, extremes):
 def moments(lo, hi, x, stride, rows, channels, inner, pack, row_blocks, col_blocks, pick, parts, ahead):
     """Items lo..hi of row_blocks x col_blocks, into the parts: row_blocks of them, whatever they held; x: flat."""
     most = pack * (-(-channels // col_blocks)) * inner
-    tile = _longest_tile(most)
+    tile = min(_longest_tile(most), rows)
     own, ahead_of = _room_of_block(most, tile, parts.higher, parts.extremes), room_of_pick(pick, most)
     room = new_room(own + 2 * ahead_of)
     if is_missing(room):
@@ -327,20 +327,7 @@ def moments(lo, hi, x, stride, rows, channels, inner, pack, row_blocks, col_bloc
         for row, n, p in ((first, packed, pack), (first + packed, last - first - packed, 1)):
             if n > 0:
                 seen = block_of(pick, row, c0, c1 - c0, p, inner, at(room, own), at(room, own + ahead_of))
-                _block(
-                    at(x, row * stride + c0 * inner),
-                    stride,
-                    n,
-                    c1 - c0,
-                    inner,
-                    p,
-                    seen,
-                    parts,
-                    b,
-                    c0,
-                    ahead,
-                    tile,
-                    room,
-                )
+                block = at(x, row * stride + c0 * inner)
+                _block(block, stride, n, c1 - c0, inner, p, seen, parts, b, c0, ahead, tile, room)
     free_room(room)
     return True
