@@ -10,12 +10,12 @@ from numba import types
 from numba.extending import overload
 
 from .ahead import AHEAD, FILLED, ahead, fill_slots, from_row, room_ahead
-from .forms import LANES, Constant, Dense, Eight
-from .jit import ALONE, helper, inlined, kernel, maybe, otherwise
+from .forms import Constant, Dense
+from .jit import ALONE, helper, inlined, maybe, otherwise
 from .lines import touch
 from .memory import Flat, at, load, load_by
 from .operation import argument, nothing_at_all, operation
-from .vector import ONE, kind_of, nothing, select, total
+from .vector import ONE, kind_of, select
 
 # A block of rows ------------------------------------------------------------------------------------
 
@@ -339,29 +339,3 @@ def _overload_ask(flat, j, ahead):
     if isinstance(flat, Flat):
         return lambda flat, j, ahead: touch(flat, j + ahead)
     return lambda flat, j, ahead: None
-
-
-FAR = 256  # elements that a stream asks for ahead of time
-
-
-@kernel
-def usable(weights, lo, hi):
-    """Whether elements lo..hi of a flat array are finite and not negative."""
-    bad, quarter = nothing(Eight(0)), (hi - lo) // (4 * LANES) * LANES
-    for i in range(lo, lo + quarter, LANES):  # four streams: memory answers them faster than one
-        a, b = load(weights, Eight(i)), load(weights, Eight(i + quarter))
-        c, d = load(weights, Eight(i + 2 * quarter)), load(weights, Eight(i + 3 * quarter))
-        touch(weights, i + FAR)
-        touch(weights, i + quarter + FAR)
-        touch(weights, i + 2 * quarter + FAR)
-        touch(weights, i + 3 * quarter + FAR)
-        bad = bad + ((_unfit(a) + _unfit(b)) + (_unfit(c) + _unfit(d)))
-    found = total(bad)
-    for i in range(lo + 4 * quarter, hi):
-        found += _unfit(load(weights, i))
-    return found == 0.0
-
-
-@inlined
-def _unfit(w):
-    return select((w >= 0.0) & (w < np.inf), 0.0, 1.0)

@@ -73,7 +73,8 @@ def _moments(
         if unseen is not None:
             weighing.look_through(unseen)
         return _first(_moments_of_pieces(layout, omit, higher, extremes))
-    with _moments_parts(window, omit, higher, extremes, parallel_for, unseen) as parts:
+    run = parallel_for if unseen is None else weighing.looking(unseen, window.geometry)
+    with _moments_parts(window, omit, higher, extremes, run) as parts:
         return _merged(parts)
 
 
@@ -115,17 +116,12 @@ def _first(parts: Parts) -> Parts:
 
 
 @contextlib.contextmanager
-def _moments_parts(
-    window: Window, omit: bool, higher: bool, extremes: bool, run: Run, unseen: NDArray | None = None
-) -> Iterator[Parts]:
+def _moments_parts(window: Window, omit: bool, higher: bool, extremes: bool, run: Run) -> Iterator[Parts]:
     """The moments of parts of a window, in memory that is given back."""
     g = window.geometry
     with cuts.borrowed_parts(parts_of(g), g.channels, higher, extremes) as parts:
         kernel, args, items = measuring(window, cuts.flat_parts(parts), omit)
-        work = kernel.over(*args)
-        if unseen is not None:
-            work = weighing.looking(work, items, unseen, g)
-        run(work, items, g.size <= SMALL)
+        run(kernel.over(*args), items, g.size <= SMALL)
         yield parts
 
 

@@ -85,6 +85,7 @@ def _pack(g: Geometry) -> int:
     if not contiguous or by_row:
         return 1
     pack = max(1, min(NARROW // row, g.outer))
+    # One shuffle repeats eight weights.
     return pack // 8 * 8 if g.picks and pack >= 8 else pack
 
 

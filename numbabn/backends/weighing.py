@@ -9,9 +9,8 @@ from ..layout import Geometry
 from . import cuts
 from .cuts import GRAIN, SMALL
 from .passes import parts_of
+from .scratch import Run
 from .threads import parallel_for
-
-Work = Callable[[int, int], object]
 
 
 def refuse_unusable() -> None:
@@ -21,35 +20,42 @@ def refuse_unusable() -> None:
 
 def look_through(flat: NDArray) -> None:
     """ValueError unless all of a contiguous array is finite and not negative; it is read once, by all threads."""
-    usable, weights = _usable(), kernel_ready(flat)
-
-    def look(lo: int, hi: int) -> None:
-        if not usable(weights, lo * GRAIN, min(hi * GRAIN, flat.size)):
-            refuse_unusable()
-
-    parallel_for(look, -(-flat.size // GRAIN), small=flat.size <= SMALL)
+    look = _look_at(flat)
+    parallel_for(
+        lambda lo, hi: look(lo * GRAIN, min(hi * GRAIN, flat.size)), -(-flat.size // GRAIN), small=flat.size <= SMALL
+    )
 
 
-def looking(work: Work, items: int, flat: NDArray, g: Geometry) -> Work:
-    """Work that looks at an item's share of the weights before the item reads them, from a cache then.
+def looking(flat: NDArray, g: Geometry) -> Run:
+    """`parallel_for` that looks at an item's share of the weights before the item reads them, from a cache then.
 
     That is where each part is one item, so that items read on from one to the next in x's order. Where there are
     several blocks of columns or channels, the weights are looked through first.
     """
-    if items != parts_of(g):
-        look_through(flat)
-        return work
-    usable, weights = _usable(), kernel_ready(flat)
 
-    def looked(lo: int, hi: int) -> None:
-        for item in range(lo, hi):
-            if not usable(weights, flat.size * item // items, flat.size * (item + 1) // items):
-                refuse_unusable()
-            work(item, item + 1)
+    def run(work: Callable[[int, int], None], items: int, small: bool = False) -> None:
+        if items != parts_of(g):
+            look_through(flat)
+            parallel_for(work, items, small)
+            return
+        look = _look_at(flat)
 
-    return looked
+        def looked(lo: int, hi: int) -> None:
+            for item in range(lo, hi):
+                look(flat.size * item // items, flat.size * (item + 1) // items)
+                work(item, item + 1)
+
+        parallel_for(looked, items, small)
+
+    return run
 
 
-def _usable() -> Callable[[NDArray, int, int], bool]:
-    found: Callable[[NDArray, int, int], bool] = cuts.kernel("weights", "usable")
-    return found
+def _look_at(flat: NDArray) -> Callable[[int, int], None]:
+    """What refuses weights lo..hi unless they can be used."""
+    usable, weights = cuts.kernel("usable", "usable"), kernel_ready(flat)
+
+    def look(lo: int, hi: int) -> None:
+        if not usable(weights, lo, hi):
+            refuse_unusable()
+
+    return look
