@@ -61,7 +61,9 @@ class Running:
     def after(self, count: NDArray, mean: NDArray, var: NDArray, m2: NDArray | None) -> Running:
         """The same after one more batch, where it keeps no more than these; the arrays are read-only, and kept."""
         new = object.__new__(Running)  # what it does not keep is None in the class
-        _set(new, "__dict__", {"batches": self.batches + 1, "count": count, "mean": mean, "var": var, "m2": m2})
+        known = new.__dict__
+        known["batches"], known["count"], known["mean"] = self.batches + 1, count, mean
+        known["var"], known["m2"] = var, m2
         return new
 
     def arrays(self) -> dict[str, NDArray]:

@@ -288,8 +288,7 @@ class BatchNorm(Described, Conversions, Movable, Learning):
         found = lanes.lane_of(o, x) if where is weights is None and o.plain and o.learns_in_kernel else None
         if found is not None:
             planned = self._planned()
-            rows, known = lanes.learning(o, running, found.count, planned[1])
-            box = np.empty((rows, *o.channels))
+            box, known = lanes.learning(found, o, running, planned[1])
             function, pack = found.moments
             done = function(pack(id(x), id(box), *known))
             if done:
@@ -545,16 +544,16 @@ class BatchNorm(Described, Conversions, Movable, Learning):
         if y is None:
             return None
         planned = self._planned()  # may refuse, and nothing is written yet
-        rows, known = 2, lanes.NO_LEARNING
         if o.learns_in_kernel:
-            rows, known = lanes.learning(o, running, found.count, planned[1])
-        box = np.empty((rows, *o.channels))
+            box, known = lanes.learning(found, o, running, planned[1])
+        else:
+            box, known = np.empty((2, *o.channels)), lanes.NO_LEARNING
         given = 0 if gamma is None else id(gamma), 0 if beta is None else id(beta)
         function, pack = found.train
         done = function(pack(id(x), id(y), id(box), *given, 0, o.eps, *known))
         if not done:
             return None
-        if rows == 2 or done == UNLEARNED or not self._take(running, box):
+        if not o.learns_in_kernel or done == UNLEARNED or not self._take(running, box):
             self._learn(Moments.pair(found.count, box), planned, 4)
         self._step = training_.Step((found.count, box), 1.0, 0.0, gamma, beta, y is x, {"x": weakref.ref(x)})
         return y

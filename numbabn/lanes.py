@@ -19,7 +19,7 @@ from . import backends, checks
 from .activations import kernel_form
 from .arrays import NDArray
 from .averages import Running
-from .backends.ready import Prepared, learner, prepared
+from .backends.ready import Lesson, Prepared, learner, prepared
 from .backends.written import PAST
 from .layout import canonical
 from .options import Options
@@ -236,13 +236,22 @@ def inferred(found: Prepared, x: NDArray, out: Any, by: Parameters) -> NDArray |
     return y if function(pack(id(x), id(y), id(by.mean), id(by.scale), 0, shift, 0, -1.0)) else None
 
 
-def learning(o: Options, old: Running, count: float, momentum: float) -> tuple[int, tuple[Any, ...]]:
-    """(rows of the box for `moments` and `train` in `kernels/whole.py`, their last arguments) to learn from a batch."""
-    learn, known = learner(o.average), (id(old.count), id(old.mean))
-    if o.average == "cumulative":
-        return 6, (learn, *known, id(old.m2), 0.0, o.ddof)
+def learning(found: Prepared, o: Options, old: Running, momentum: float) -> tuple[NDArray, tuple[Any, ...]]:
+    """(the box for `moments` and `train` in `kernels/whole.py`, their last arguments) to learn from a batch."""
+    try:
+        learn, shape, free = found.lessons[o.average, o.ddof]
+    except KeyError:
+        learn, shape, free = found.lessons[o.average, o.ddof] = _lesson(found, o)
+    known = learn, id(old.count), id(old.mean)
+    if shape[0] == 6:
+        return np.empty(shape), (*known, id(old.m2), 0.0, o.ddof)
+    return np.empty(shape), (*known, id(old.var), free, momentum)
+
+
+def _lesson(found: Prepared, o: Options) -> Lesson:
+    count = found.count
     free = count - o.ddof if count >= 2.0 else max(count - o.ddof, min(count, 1.0))
-    return 5, (learn, *known, id(old.var), free, momentum)
+    return learner(o.average), (6 if o.average == "cumulative" else 5, *found.channel_shape), free
 
 
 def learned(old: Running, box: NDArray) -> Running:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from .arrays import NDArray
 from .checks import in_channels
 
+PAIR = {"mean": 0, "m2": 1}
 MORE = ("m3", "m4", "min", "max", "nonfinite")
 _set = object.__setattr__  # the one way into a frozen object
 
@@ -105,12 +106,20 @@ class Moments:
 
     @classmethod
     def pair(cls, count: float, box: NDArray) -> Moments:
-        """Moments of an array with mean and M2 that a kernel has just written, read-only from now on."""
-        box.setflags(write=False)
+        """Moments of an array with mean and M2 that a kernel has just written, and that nobody else may write to."""
         new = object.__new__(cls)
         known = new.__dict__
-        known["count"], known["mean"], known["m2"] = count, box[0], box[1]
+        known["count"], known["_box"] = count, box
         return new
+
+    if not TYPE_CHECKING:  # to which any name would be an attribute
+
+        def __getattr__(self, name: str) -> NDArray:
+            """Mean and M2 of `pair`, made when they are asked for: few ask for those of each batch."""
+            if name not in PAIR:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            self._box.setflags(write=False)
+            return self.__dict__.setdefault(name, self._box[PAIR[name]])
 
     def var(self, ddof: float = 0) -> NDArray:
         """Variance of each channel.

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import pickle
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import FrozenInstanceError
 from typing import Any
 from unittest import mock
 
@@ -427,6 +431,30 @@ def test_moments_of_small_arrays_have_the_same_bits(shape: tuple[int, ...], axis
         assert not again.mean.flags.writeable
     assert numbabn.moments(x, axis=axis, extra="min").min is not None
     assert numbabn.moments(x, axis=axis, nan_policy="omit").count.shape == first.mean.shape
+
+
+def test_mean_and_m2_are_made_once_they_are_asked_for() -> None:
+    """In any order, by several threads, by a copy: always the same arrays, which nobody may write to."""
+    x = drawn((32, 6))
+    bn = BatchNorm(6)
+    bn.update(x)
+    expected = bn.update(x)
+    for learn in (numbabn.moments, bn.update):
+        m = learn(x)
+        for again in (pickle.loads(pickle.dumps(learn(x))), copy.deepcopy(learn(x)), learn(x)):
+            assert again == expected
+        with ThreadPoolExecutor(8) as pool:
+            seen = list(pool.map(lambda name, m=m: getattr(m, name), ["m2", "mean"] * 8))
+        assert all(a is m.mean or a is m.m2 for a in seen)
+        for a in (m.mean, m.m2, m.mean.base):
+            with pytest.raises(ValueError, match="read-only"):
+                a[0] = 1.0
+            with pytest.raises(ValueError, match="WRITEABLE"):
+                m.mean.setflags(write=True)
+        with pytest.raises(AttributeError, match="'Moments' object has no attribute 'median'"):
+            m.median  # noqa: B018
+        with pytest.raises(FrozenInstanceError):
+            m.mean = x
 
 
 @pytest.mark.parametrize("eps", [0.0, 1e-5])

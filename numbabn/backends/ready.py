@@ -28,6 +28,8 @@ QUICK = 16384  # values that are done before another thread could have taken the
 # A C function, and what packs its arguments behind the crew, the helpers and the job.
 Call = tuple[Callable[[bytes], int], Callable[..., bytes]]
 Strides = tuple[tuple[int, ...], tuple[int, ...]]
+# What learns, the shape of moments and what is learned together, and the degrees of freedom.
+Lesson = tuple[int, tuple[int, ...], float]
 # The kinds of arguments, and where the C function is.
 _CALLS = {
     "moments": ("iiiiiidd", "whole"),
@@ -51,6 +53,7 @@ class Prepared:
         self.strides = strides
         self.count = float(window.geometry.outer * window.geometry.inner)
         self._window, self._activation = window, activation
+        self.lessons: dict[tuple[str, float], Lesson] = {}  # by rule and ddof
         self._kept: list[NDArray] = []
 
     moments: Call  # with (x, moments, learn, known_count, known_mean, known_spread, free, weight)
