@@ -33,6 +33,22 @@ LAYOUTS = {
 }
 
 
+class Timed:
+    """A benchmark whose arrays are drawn and checked once, by `prepare`.
+
+    asv calls `setup` anew before each timed call. With all of that in it hardly any time would be left for what is
+    timed, and each call would find the caches full of something else.
+    """
+
+    repeat = (5, 40, 2.0)  # samples at least, at most, and the seconds after which they are enough
+    _prepared = None
+
+    def setup(self, *params):
+        if self._prepared != params:
+            self.prepare(*params)
+            self._prepared = params
+
+
 def scale():
     """The factor from NUMBABN_BENCH_SCALE."""
     text = os.environ.get("NUMBABN_BENCH_SCALE", "1")

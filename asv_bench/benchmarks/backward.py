@@ -4,16 +4,16 @@ import numpy as np
 
 import numbabn
 
-from . import array, draw, touched
+from . import Timed, array, draw, touched
 
 
-class Function:
+class Function(Timed):
     """`batch_norm_backward`, through the statistics of the batch, and with these frozen."""
 
     params = (("rows-3", "rows-64", "rows-1024", "nchw", "nhwc", "nchw-2048", "fortran"), ("batch", "frozen"))
     param_names = ("layout", "statistics")
 
-    def setup(self, layout, statistics):
+    def prepare(self, layout, statistics):
         self.x, self.axis = array(layout)
         self.out, self.dy = touched(self.x), touched(self.x)
         np.copyto(self.dy, (draw(self.x.shape, seed=1) - 95) / 15 + 0.3 * self.x)
@@ -35,13 +35,13 @@ class Function:
         self.gradients(None)
 
 
-class Step:
+class Step(Timed):
     """A training step of `BatchNorm` and the way back through it, with an activation in the same pass."""
 
     params = (("rows-64", "nchw"), ("none", "relu"))
     param_names = ("layout", "activation")
 
-    def setup(self, layout, activation):
+    def prepare(self, layout, activation):
         self.x, self.axis = array(layout)
         self.out, self.dx, self.dy = (touched(self.x) for _ in range(3))
         np.copyto(self.dy, (self.x - 90) / 15)

@@ -10,7 +10,7 @@ from numbabn import devices
 from numbabn.devices import DeviceArray, Place, probe
 from numbabn.devices.driver import LEGACY, on
 
-from . import array, check_trained
+from . import Timed, array, check_trained
 
 LAYOUTS = ("rows-3", "rows-64", "rows-1024", "nchw", "nchw-2048", "nhwc-2048")
 
@@ -32,13 +32,13 @@ def done():
         driver.synchronize(LEGACY)
 
 
-class OnDevice:
+class OnDevice(Timed):
     """A BatchNorm that lives on the device, and an array there."""
 
     params = (LAYOUTS,)
     param_names = ("layout",)
 
-    def setup(self, layout):
+    def prepare(self, layout):
         needs_a_device()
         x, axis = array(layout)
         self.x, self.out = send(x), send(np.full_like(x, np.nan))
@@ -59,10 +59,10 @@ class OnDevice:
         done()
 
 
-class Host:
+class Host(Timed):
     """What one training step costs the host, which does not wait: a hundred steps on a small array."""
 
-    def setup(self):
+    def prepare(self):
         needs_a_device()
         self.x = send(np.random.default_rng(0).normal(size=(32, 64)).astype(np.float32))
         self.bn = numbabn.BatchNorm(64).to("cuda")
@@ -78,13 +78,13 @@ class Host:
             done()
 
 
-class Streamed:
+class Streamed(Timed):
     """Host arrays by way of the device."""
 
     params = (("rows-64", "nchw"),)
     param_names = ("layout",)
 
-    def setup(self, layout):
+    def prepare(self, layout):
         needs_a_device()
         self.x, self.axis = array(layout)
         self.out = np.full_like(self.x, np.nan)

@@ -4,7 +4,7 @@ import numpy as np
 
 import numbabn
 
-from . import array, check_moments
+from . import Timed, array, check_moments
 
 # name: what `moments` is given, and how much each value counts; of x, a mask of its values, one of positions, weights
 PICKS = {
@@ -16,13 +16,13 @@ PICKS = {
 }
 
 
-class Picks:
+class Picks(Timed):
     """A boolean for each value, one for each position, a weight for each position, NaN left out."""
 
     params = (("rows-3", "rows-64", "rows-1024", "nchw", "nhwc", "fortran"), tuple(PICKS))
     param_names = ("layout", "pick")
 
-    def setup(self, layout, pick):
+    def prepare(self, layout, pick):
         self.x, self.axis = array(layout)
         beside = list(self.x.shape)
         beside[self.axis] = 1  # one for each position, as it broadcasts to x
@@ -39,13 +39,13 @@ class Picks:
         numbabn.moments(self.x, axis=self.axis, **self.how)
 
 
-class Extra:
+class Extra(Timed):
     """More moments and extremes in the same pass."""
 
     params = (("rows-64", "nchw"), ("skewness", "min", "all"))
     param_names = ("layout", "extra")
 
-    def setup(self, layout, extra):
+    def prepare(self, layout, extra):
         self.x, self.axis = array(layout)
         m = numbabn.moments(self.x, axis=self.axis, extra=extra)
         check_moments(m, self.x, self.axis)

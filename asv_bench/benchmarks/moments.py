@@ -2,16 +2,16 @@
 
 import numbabn
 
-from . import LAYOUTS, array, check_moments
+from . import LAYOUTS, Timed, array, check_moments
 
 
-class Layouts:
+class Layouts(Timed):
     """float32 in every order of memory."""
 
     params = tuple(LAYOUTS)
     param_names = ("layout",)
 
-    def setup(self, layout):
+    def prepare(self, layout):
         self.x, self.axis = array(layout)
         check_moments(numbabn.moments(self.x, axis=self.axis), self.x, self.axis)
 
@@ -19,13 +19,13 @@ class Layouts:
         numbabn.moments(self.x, axis=self.axis)
 
 
-class DTypes:
+class DTypes(Timed):
     """Other types, which the kernels convert as they read."""
 
     params = ("float64", "float16", "bfloat16", "uint8", "int32", ">f4")
     param_names = ("dtype",)
 
-    def setup(self, dtype):
+    def prepare(self, dtype):
         self.x, self.axis = array("rows-64", dtype)
         check_moments(numbabn.moments(self.x, axis=self.axis), self.x, self.axis)
 
@@ -33,13 +33,13 @@ class DTypes:
         numbabn.moments(self.x, axis=self.axis)
 
 
-class Threads:
+class Threads(Timed):
     """One array, by the number of threads."""
 
     params = (("rows-64", "nchw"), (1, 2))
     param_names = ("layout", "threads")
 
-    def setup(self, layout, threads):
+    def prepare(self, layout, threads):
         self.x, self.axis = array(layout)
         with numbabn.num_threads(threads):
             check_moments(numbabn.moments(self.x, axis=self.axis), self.x, self.axis)

@@ -1,20 +1,25 @@
-"""Small arrays, where a call costs more than its arithmetic. NUMBABN_BENCH_SCALE does not change them."""
+"""Small arrays, where a call costs more than its arithmetic. NUMBABN_BENCH_SCALE does not change them.
+
+Each time is that of a thousand calls: its milliseconds are microseconds a call.
+"""
 
 import numpy as np
 
 import numbabn
 
-from . import check_moments, check_output, check_trained, draw, touched
+from . import Timed, check_moments, check_output, check_trained, draw, touched
 from .backward import check_gradients
 
+CALLS = range(1000)
 
-class Small:
-    """Microseconds a call: one observation, small tables, small images."""
+
+class Small(Timed):
+    """One observation, small tables, small images."""
 
     params = ("1x64", "32x64", "256x128", "8x16x28x28")
     param_names = ("shape",)
 
-    def setup(self, shape):
+    def prepare(self, shape):
         self.x = draw(tuple(map(int, shape.split("x"))))
         self.out = touched(self.x)
         self.bn = numbabn.BatchNorm(self.x.shape[1], axis=1)
@@ -36,22 +41,29 @@ class Small:
         return numbabn.batch_norm_backward(self.dy, self.x, self.m, self.gamma, axis=1, out=self.out)
 
     def time_moments(self, shape):
-        numbabn.moments(self.x, axis=1)
+        for _ in CALLS:
+            numbabn.moments(self.x, axis=1)
 
     def time_normalize(self, shape):
-        self.normalize()
+        for _ in CALLS:
+            self.normalize()
 
     def time_batch_norm(self, shape):
-        numbabn.batch_norm(self.x, axis=1, out=self.out)
+        for _ in CALLS:
+            numbabn.batch_norm(self.x, axis=1, out=self.out)
 
     def time_training_step(self, shape):
-        self.bn(self.x, training=True, out=self.out)
+        for _ in CALLS:
+            self.bn(self.x, training=True, out=self.out)
 
     def time_inference(self, shape):
-        self.bn(self.x, out=self.out)
+        for _ in CALLS:
+            self.bn(self.x, out=self.out)
 
     def time_update(self, shape):
-        self.bn.update(self.x)
+        for _ in CALLS:
+            self.bn.update(self.x)
 
     def time_backward(self, shape):
-        self.gradients()
+        for _ in CALLS:
+            self.gradients()

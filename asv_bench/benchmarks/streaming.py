@@ -4,16 +4,16 @@ import numpy as np
 
 import numbabn
 
-from . import check_moments, count, draw
+from . import Timed, check_moments, count, draw
 
 
-class Merge:
+class Merge(Timed):
     """256 moments into one."""
 
     params = (64, 4096)
     param_names = ("channels",)
 
-    def setup(self, channels):
+    def prepare(self, channels):
         x = draw((256 * 8, channels))
         self.parts = [numbabn.moments(x[i : i + 8]) for i in range(0, len(x), 8)]
         check_moments(numbabn.Moments.merge_all(self.parts), x, 1)
@@ -26,13 +26,13 @@ class Merge:
         sum(self.parts)
 
 
-class Update:
+class Update(Timed):
     """One array of 64 channels, fed to a BatchNorm in chunks of so many rows."""
 
     params = ((64, 4096), ("exponential", "cumulative"))
     param_names = ("rows", "average")
 
-    def setup(self, rows, average):
+    def prepare(self, rows, average):
         self.x = draw((count(131_072), 64))
         self.rows = rows
         self.momentum = None if average == "cumulative" else 0.1
@@ -55,13 +55,13 @@ class Update:
         self.learn()
 
 
-class MergeLayers:
+class MergeLayers(Timed):
     """What 64 workers have learned, into one BatchNorm."""
 
     params = (64, 4096)
     param_names = ("channels",)
 
-    def setup(self, channels):
+    def prepare(self, channels):
         x = draw((64 * 8, channels))
         self.workers = []
         for i in range(64):

@@ -4,18 +4,18 @@ import numpy as np
 
 import numbabn
 
-from . import TOLERANCE, array, check_moments, check_output, check_trained, touched
+from . import TOLERANCE, Timed, array, check_moments, check_output, check_trained, touched
 
 LAYOUTS = ("rows-3", "rows-16", "rows-64", "rows-1024", "rows-16384", "nchw", "nhwc", "nchw-3", "nchw-2048", "fortran")
 
 
-class Function:
+class Function(Timed):
     """`batch_norm`, the pure function, with gamma and beta."""
 
     params = (LAYOUTS,)
     param_names = ("layout",)
 
-    def setup(self, layout):
+    def prepare(self, layout):
         self.x, self.axis = array(layout)
         self.out = touched(self.x)
         channels = self.x.shape[self.axis]
@@ -32,13 +32,13 @@ class Function:
         numbabn.batch_norm(self.x, self.gamma, self.beta, axis=self.axis)
 
 
-class DTypes:
+class DTypes(Timed):
     """Other types: the output is of the same."""
 
     params = tuple(TOLERANCE)
     param_names = ("dtype",)
 
-    def setup(self, dtype):
+    def prepare(self, dtype):
         self.x, self.axis = array("rows-64", dtype)
         self.out = touched(self.x)
         self.time_out_given(dtype)
@@ -48,13 +48,13 @@ class DTypes:
         numbabn.batch_norm(self.x, axis=self.axis, out=self.out)
 
 
-class Step:
+class Step(Timed):
     """`BatchNorm`, with running averages: a training step and inference."""
 
     params = (("rows-64", "nchw"),)
     param_names = ("layout",)
 
-    def setup(self, layout):
+    def prepare(self, layout):
         self.x, self.axis = array(layout)
         self.out = touched(self.x)
         self.bn = numbabn.BatchNorm(self.x.shape[self.axis], axis=self.axis, momentum=0.1)

@@ -4,16 +4,16 @@ import numpy as np
 
 import numbabn
 
-from . import LAYOUTS, TOLERANCE, array, check_output, touched
+from . import LAYOUTS, TOLERANCE, Timed, array, check_output, touched
 
 
-class Normalize:
+class Normalize(Timed):
     """Into a given array, into a new one, in place."""
 
     params = (tuple(LAYOUTS),)
     param_names = ("layout",)
 
-    def setup(self, layout):
+    def prepare(self, layout):
         self.x, self.axis = array(layout)
         self.out = touched(self.x)
         channels = self.x.shape[self.axis]
@@ -37,13 +37,13 @@ class Normalize:
         numbabn.normalize(self.x, 0, 1, eps=0, axis=self.axis, out=self.x)
 
 
-class Denormalize:
+class Denormalize(Timed):
     """The inverse, with gamma and beta."""
 
     params = (("rows-64", "nchw"),)
     param_names = ("layout",)
 
-    def setup(self, layout):
+    def prepare(self, layout):
         x, self.axis = array(layout)
         channels = x.shape[self.axis]
         self.given = (
@@ -62,13 +62,13 @@ class Denormalize:
         numbabn.denormalize(self.y, *self.given, axis=self.axis, out=self.out)
 
 
-class DTypes:
+class DTypes(Timed):
     """Other types: float32 comes out of 8-bit data, and a 16-bit float is rounded once."""
 
     params = (*TOLERANCE, "uint8")
     param_names = ("dtype",)
 
-    def setup(self, dtype):
+    def prepare(self, dtype):
         self.x, self.axis = array("rows-64", dtype)
         self.out = touched(self.x)
         self.time_out_given(dtype)
