@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 SUITE = Path(__file__).parents[1]
-GENERATIONS = 4  # new arrays so often in a job: where they lie in memory alone makes some percent
 
 
 class CannotRunError(Exception):
@@ -58,13 +57,11 @@ class Worker:
 def ratios(base, head, job, rounds, run):
     """(seconds of one call of base, head / base of each round), runs lasting so many seconds at least."""
     found, each = [], []
-    per_generation = math.ceil(rounds / GENERATIONS)
+    for worker in (base, head):
+        worker.prepare(job)
+        worker.seconds(1)
+    calls = max(1, math.ceil(run / base.seconds(2) * 2))
     for r in range(rounds):
-        if r % per_generation == 0:
-            for worker in (base, head):
-                worker.prepare(job)
-                worker.seconds(1)
-            calls = max(1, math.ceil(run / base.seconds(2) * 2))
         order = (base, head) if r % 2 == 0 else (head, base)
         times = {worker.name: worker.seconds(calls) for worker in order}
         each.append(times[base.name] / calls)

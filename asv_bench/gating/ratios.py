@@ -19,13 +19,19 @@ class Verdict:
 
 
 def interval(ratios, confidence=CONFIDENCE, resamples=RESAMPLES, seed=0):
-    """Percentile bootstrap of the median: what it might have been, had other pairs been drawn."""
+    """Percentile bootstrap of the median: what it might have been, had other processes and other rounds been drawn.
+
+    ratios: a row for each pair of processes. Two processes of the same program differ by some percent for as long as
+    they live (where their arrays and their code lie), which more rounds in them would not show.
+    """
     ratios = np.asarray(ratios, dtype=np.float64)
-    if ratios.ndim != 1 or ratios.size == 0 or not (ratios > 0).all():
-        raise ValueError(f"{ratios!r} are no ratios of times: a row of positive numbers")
-    drawn = np.random.default_rng(seed).integers(0, ratios.size, (resamples, ratios.size))
+    if ratios.ndim != 2 or ratios.size == 0 or not (ratios > 0).all():
+        raise ValueError(f"{ratios!r} are no ratios of times: rows of positive numbers")
+    rng, (pairs, rounds) = np.random.default_rng(seed), ratios.shape
+    pair = rng.integers(0, pairs, (resamples, pairs, 1))
+    drawn = ratios[pair, rng.integers(0, rounds, (resamples, pairs, rounds))]
     tail = (1 - confidence) / 2
-    low, high = np.quantile(np.median(ratios[drawn], axis=1), (tail, 1 - tail))
+    low, high = np.quantile(np.median(drawn, axis=(1, 2)), (tail, 1 - tail))
     return float(low), float(high)
 
 
