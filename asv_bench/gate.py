@@ -44,7 +44,7 @@ def measured(found, jobs, options):
     """One row for each job, by its name, from several pairs of processes."""
     rows = {job: {"job": job, "seconds of base": [], "ratios": []} for job in jobs}
     for k in range(options.pairs if jobs else 0):
-        print(f"pair {k + 1} of {options.pairs}: {', '.join(jobs)} ...", file=sys.stderr, flush=True)
+        print(f"pair {k + 1} of {options.pairs}, {len(jobs)} jobs ...", file=sys.stderr, flush=True)
         with (
             pair.Worker("base", found["base"], options.threads) as base,
             pair.Worker("head", found["head"], options.threads, options.plant) as head,
