@@ -1,14 +1,18 @@
 """What a job holds (see `whole.py`), each a whole number: none of it needs numba.
 
 At which word of an array object the address of its elements is; how many channels; bytes from the first element to
-the end of the last one, of the array that reaches furthest; parts of the moments; the longest row of slots. Then forms
-of kernels: the C function, where its slots begin in the job, how many they are, whether the last items come first,
-where helpers find it in the memory that they share, and which slots are for what PLACES names. Then the slots.
+the end of the last one, of the array that reaches furthest; parts of the moments; the longest row of slots. Then what
+arrays have to be (see `fits.py`): the type of arrays, the dtypes float64 and float32, by their addresses; how many
+dimensions the channels have, and where their lengths begin in the job; where the strides of the result do, 0 where all
+arrays are C-contiguous; whether the result may be x. Then forms of kernels: the C function, where its slots begin in
+the job, how many they are, whether the last items come first, where helpers find it in the memory that they share, and
+which slots are for what PLACES names. Then the slots, lengths and strides.
 """
 
 DATA, CHANNELS, BYTES, PARTS, ROW = range(5)
+ARRAY, DOUBLE, SINGLE, DIMENSIONS, LENGTHS, STRIDES, IN_PLACE = range(5, 12)
 FUNCTION, BEGIN, LENGTH, BACKWARDS, PLACE, WHERE = range(6)  # of a form
-MEASURE, MERGE, WRITE, BOTH, SUMS, INPUTS, SLOTS = 5, 15, 24, 35, 49, 59, 72  # where the forms begin, and the slots
+MEASURE, MERGE, WRITE, BOTH, SUMS, INPUTS, SLOTS = 12, 22, 31, 42, 56, 66, 79  # where the forms begin, and the slots
 PLACES = {
     MEASURE: ("x", "count", "mean", "m2"),
     MERGE: ("count", "mean", "m2"),
@@ -20,3 +24,7 @@ PLACES = {
 LEARN = 10  # arguments of a kernel that learns: see `learn.py`
 # What is done: all but the running average, where the batch is not finite; a part, for want of memory.
 NOTHING, DONE, UNLEARNED, LOST = 0, 1, 2, 3
+# The header of an array object, from the word with the address of its elements on, as NumPy's C interface has it.
+TYPE, NDIM, SHAPE, STEPS, DTYPE, FLAGS = -1, 1, 2, 3, 5, 6
+HALF = (1 << 32) - 1  # of the word that NDIM and FLAGS have
+CONTIGUOUS, ALIGNED, WRITABLE = 0x0001, 0x0100, 0x0400  # flags

@@ -2,10 +2,12 @@
 
 A job (`job.py`) says which kernels they are, and has the slots of their arguments; what differs from call to call is
 put in here. So one machine code serves every dtype and shape. Arrays come as the addresses of their objects, 0 for
-none. `crew` is the memory that helpers share with the caller (`crew.py`) where there are any.
+none; those that may be anything are looked at first (`fits.py`), and NOTHING is done where one is not as it has to be.
+x is, by how the job was found. `crew` is the memory that helpers share with the caller (`crew.py`) where there are any.
 """
 
 from .crew import together
+from .fits import is_parameter, is_result, is_single
 from .jit import helper, kernel
 from .job import (
     BEGIN,
@@ -145,13 +147,13 @@ def _trained(job, crew, helpers, x, out, count, mean, m2, gamma, beta, eps, room
 
 
 @helper
-def parameter(job, array, single, absent, room):
+def parameter(job, array, absent, room):
     """A parameter of the channels as float64, where nothing that is written later changes it."""
     channels = job[CHANNELS]
     if array == 0:
         for c in range(channels):
             room[c] = absent
-    elif single != 0:
+    elif is_single(job, array):
         singles = singles_at(elements(job, array))
         for c in range(channels):
             room[c] = load(singles, c)
@@ -205,24 +207,24 @@ def moments(crew, helpers, job, x, moments, learn, known_count, known_mean, know
 
 
 @kernel
-def normalize(crew, helpers, job, x, out, mean, var, gamma, beta, singles, eps):
-    """Normalize by given statistics, unless a variance is negative; eps below 0: `var` is what to multiply by.
-
-    singles: a bit for each parameter that is float32, mean first.
-    """
+def normalize(crew, helpers, job, x, out, mean, var, gamma, beta, eps):
+    """Normalize by given statistics, unless a variance is negative; eps below 0: `var` is what to multiply by."""
+    if mean == 0 or var == 0 or not (is_parameter(job, mean) and is_parameter(job, var)):
+        return NOTHING
+    if not (is_parameter(job, gamma) and is_parameter(job, beta) and is_result(job, out, x) and apart(job, x, out)):
+        return NOTHING
     width = padded(job[CHANNELS])
     room = new_room(4 * width + job[ROW])
-    if not apart(job, x, out) or is_missing(room):
-        free_room(room)
+    if is_missing(room):
         return NOTHING
     x, out = elements(job, x), elements(job, out)
     by, scale, weight, shift = room, at(room, width), at(room, 2 * width), at(room, 3 * width)
-    parameter(job, mean, singles & 1, 0.0, by)
-    parameter(job, var, singles & 2, 1.0, scale)
-    parameter(job, beta, singles & 8, -0.0, shift)  # to add that changes nothing, not even the sign of a zero
+    parameter(job, mean, 0.0, by)
+    parameter(job, var, 1.0, scale)
+    parameter(job, beta, -0.0, shift)  # to add that changes nothing, not even the sign of a zero
     valid, done = True, NOTHING
     if eps >= 0.0:
-        parameter(job, gamma, singles & 4, 1.0, weight)
+        parameter(job, gamma, 1.0, weight)
         valid = fold(job[CHANNELS], scale, weight, eps, scale)
     slots = at(room, 4 * width)
     if valid:
@@ -233,21 +235,22 @@ def normalize(crew, helpers, job, x, out, mean, var, gamma, beta, singles, eps):
 
 @kernel
 def train(
-    crew, helpers, job, x, out, moments, gamma, beta, singles, eps,
+    crew, helpers, job, x, out, moments, gamma, beta, eps,
     learn, known_count, known_mean, known_spread, free, weight,
 ):  # fmt: skip
-    """`moments`, and x normalized by them; singles: bits 4 and 8 as above."""
+    """`moments`, and x normalized by them."""
+    if not (is_parameter(job, gamma) and is_parameter(job, beta) and is_result(job, out, x) and apart(job, x, out)):
+        return NOTHING
     channels, width = job[CHANNELS], padded(job[CHANNELS])
     room = new_room(3 * width + _room_of(job))
-    if not apart(job, x, out) or is_missing(room):
-        free_room(room)
+    if is_missing(room):
         return NOTHING
     x, out = elements(job, x), elements(job, out)
     mean = doubles_at(elements(job, moments))
     m2, count, scale, shift = at(mean, channels), room, at(room, width), at(room, 2 * width)
     slots = at(room, 3 * width)
-    parameter(job, gamma, singles & 4, 1.0, scale)
-    parameter(job, beta, singles & 8, -0.0, shift)
+    parameter(job, gamma, 1.0, scale)
+    parameter(job, beta, -0.0, shift)
     done = NOTHING
     if job[BOTH] != 0:
         done = told(_trained(job, crew, helpers, x, out, count, mean, m2, scale, shift, eps, slots), helpers)

@@ -1,5 +1,6 @@
 """The way back in one call, as `whole.py` does the way there."""
 
+from .fits import is_double, is_other, is_parameter, is_result
 from .jit import helper, kernel
 from .job import CHANNELS, INPUTS, NOTHING, PARTS, ROW, SUMS, WHERE
 from .learn import slopes
@@ -29,15 +30,20 @@ def _summed(job, crew, helpers, dy, x, mean, sums, room):
 
 
 @kernel
-def backward(crew, helpers, job, dy, x, out, mean, m2, gamma, singles, count, eps, gradients):
+def backward(crew, helpers, job, dy, x, out, mean, m2, gamma, beta, count, eps, gradients):
     """The gradient of x into `out`, which neither dy nor x touches, those of gamma and beta into `gradients`.
 
-    count: values of each channel; singles: 4 where gamma is float32.
+    count: values of each channel. Of beta it matters only that it is one.
     """
+    if not (is_double(job, mean) and is_double(job, m2) and is_parameter(job, gamma) and is_parameter(job, beta)):
+        return NOTHING
+    if x == out or dy == out or not (is_other(job, dy, x) and is_result(job, out, x)):
+        return NOTHING
+    if not (apart(job, x, out) and apart(job, dy, out)):
+        return NOTHING
     each, width = job[PARTS] * job[CHANNELS], padded(job[CHANNELS])
     room = new_room(3 * width + padded(2 * each) + job[ROW])
-    if x == out or dy == out or not (apart(job, x, out) and apart(job, dy, out)) or is_missing(room):
-        free_room(room)
+    if is_missing(room):
         return NOTHING
     dy, x, out = elements(job, dy), elements(job, x), elements(job, out)
     means, squares, into = (
@@ -48,7 +54,7 @@ def backward(crew, helpers, job, dy, x, out, mean, m2, gamma, singles, count, ep
     a, b, k, sums = room, at(room, width), at(room, 2 * width), at(room, 3 * width)
     slots, done = at(sums, padded(2 * each)), NOTHING
     if _summed(job, crew, helpers, dy, x, means, sums, slots):
-        parameter(job, gamma, singles & 4, 1.0, a)
+        parameter(job, gamma, 1.0, a)
         slopes(job[CHANNELS], count, squares, a, eps, sums, at(sums, each), a, b, k, into)
         form = at(job, INPUTS)
         row = row_of(job, form, slots)

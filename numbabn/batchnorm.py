@@ -539,10 +539,9 @@ class BatchNorm(Described, Conversions, Movable, Learning):
                 by = self._inference = lanes.Parameters(o, running, gamma, beta)
             return lanes.inferred(found, x, out, by)
         # A schedule is the caller's code, which may do anything to the arrays that were looked at.
-        plain = self._adjustment is None and not callable(o.momentum)
-        y = lanes.destination(found, x, out) if plain else None
-        if y is None:
+        if self._adjustment is not None or callable(o.momentum):
             return None
+        y: NDArray = lanes.destination(found, x, out)
         planned = self._planned()  # may refuse, and nothing is written yet
         if o.learns_in_kernel:
             box, known = lanes.learning(found, o, running, planned[1])
@@ -550,7 +549,7 @@ class BatchNorm(Described, Conversions, Movable, Learning):
             box, known = np.empty((2, *o.channels)), lanes.NO_LEARNING
         given = 0 if gamma is None else id(gamma), 0 if beta is None else id(beta)
         function, pack = found.train
-        done = function(pack(id(x), id(y), id(box), *given, 0, o.eps, *known))
+        done = function(pack(id(x), id(y), id(box), *given, o.eps, *known))
         if not done:
             return None
         if not o.learns_in_kernel or done == UNLEARNED or not self._take(running, box):

@@ -20,16 +20,14 @@ from .activations import kernel_form
 from .arrays import NDArray
 from .averages import Running
 from .backends.ready import Lesson, Prepared, learner, prepared
-from .backends.written import PAST
 from .layout import canonical
 from .options import Options
 from .statistics import Moments
 
-ALIGNED, WRITABLE = 0x0100, 0x0400  # bits of ndarray.flags.num
+ALIGNED = 0x0100  # a bit of ndarray.flags.num
 READ = ALIGNED | 0x0001  # and C-contiguous
 LARGE = 1 << 30  # bytes of an array that takes so long that Ctrl-C has to be heard before its end
 MOST = 256  # shapes that are remembered
-DOUBLE, SINGLE = np.dtype(np.float64), np.dtype(np.float32)
 NO_LEARNING = (0, 0, 0, 0, 0.0, 0.0)
 
 _known: dict[tuple[Any, ...], Prepared | None] = {}
@@ -102,35 +100,11 @@ def _apart(x: NDArray) -> bool:
     return True
 
 
-def destination(found: Prepared, x: NDArray, out: Any) -> NDArray | None:
-    """Where the result goes; None where the call has to go the general way."""
-    if out is None:
-        return np.empty(x.shape, x.dtype) if found.strides is None else np.empty_like(x)
-    # What goes past the cache is not what x is read from: in place, large arrays go the general way.
-    return out if _fits(out, x, found, 1, WRITABLE) and (out is not x or x.nbytes < PAST) else None
-
-
-def _fits(a: Any, x: NDArray, found: Prepared, which: int, more: int = 0) -> bool:
-    """Whether an array is like x, and lies as x does, 0, or as its result, 1; more: further bits of its flags."""
-    if type(a) is not np.ndarray or a.dtype is not x.dtype or a.shape != x.shape:
-        return False
-    needed = more | (READ if found.strides is None else ALIGNED)
-    return a.flags.num & needed == needed and (found.strides is None or a.strides == found.strides[which])
-
-
-def singles_of(parameters: tuple[Any, ...], shape: tuple[int, ...], bit: int) -> int | None:
-    """The bits of those parameters that are float32, from `bit` on; None where the kernels cannot take one as it is."""
-    singles = 0
-    for p in parameters:
-        if p is not None:
-            if type(p) is not np.ndarray or p.shape != shape or p.flags.num & READ != READ:
-                return None
-            if p.dtype is SINGLE:
-                singles += bit
-            elif p.dtype is not DOUBLE:
-                return None
-        bit += bit
-    return singles
+def destination(found: Prepared, x: NDArray, out: Any) -> Any:
+    """Where the result goes: `out`, whatever that is, as the kernels look at it, or a new array."""
+    if out is not None:
+        return out
+    return np.empty(x.shape, x.dtype) if found.strides is None else np.empty_like(x)
 
 
 def moments(x: Any, axis: Any, backend: str | None) -> Moments | None:
@@ -151,15 +125,10 @@ def normalized(
     found = lane(x, axis, backend, None, out)
     if found is None:
         return None
-    if mean is None or var is None:
-        return None
-    singles = singles_of((mean, var, gamma, beta), found.channel_shape, 1)
-    y = None if singles is None else destination(found, x, out)
-    if y is None:
-        return None
+    y = destination(found, x, out)
     given = 0 if gamma is None else id(gamma), 0 if beta is None else id(beta)
     function, pack = found.normalize
-    return y if function(pack(id(x), id(y), id(mean), id(var), *given, singles, eps)) else None
+    return y if function(pack(id(x), id(y), id(mean), id(var), *given, eps)) else None
 
 
 def trained(
@@ -169,14 +138,10 @@ def trained(
     found = lane(x, axis, backend, None, out)
     if found is None:
         return None
-    singles = singles_of((gamma, beta), found.channel_shape, 4)
-    y = None if singles is None else destination(found, x, out)
-    if y is None:
-        return None
-    box = np.empty((2, *found.channel_shape))
+    y, box = destination(found, x, out), np.empty((2, *found.channel_shape))
     given = 0 if gamma is None else id(gamma), 0 if beta is None else id(beta)
     function, pack = found.train
-    done = function(pack(id(x), id(y), id(box), *given, singles, eps, *NO_LEARNING))
+    done = function(pack(id(x), id(y), id(box), *given, eps, *NO_LEARNING))
     return (y, Moments.pair(found.count, box)) if done else None
 
 
@@ -185,20 +150,12 @@ def propagated(
 ) -> tuple[NDArray, NDArray, NDArray] | None:
     """The gradients of x, gamma and beta, of an array normalized by its own moments."""
     found = lane(x, axis, backend, None, out)
-    if found is None or type(m) is not Moments:
+    if found is None or type(m) is not Moments or type(m.count) is not float or m.count <= 0.0:
         return None
-    if not _fits(dy, x, found, 0) or type(m.count) is not float or m.count <= 0.0:
-        return None
-    singles = singles_of((gamma, beta), found.channel_shape, 4)
-    if singles is None or singles_of((m.mean, m.m2), found.channel_shape, 1) != 0:
-        return None
-    y = destination(found, x, out)
-    if y is None:
-        return None
-    gradients = np.empty((2, *found.channel_shape))
-    given = 0 if gamma is None else id(gamma)
+    y, gradients = destination(found, x, out), np.empty((2, *found.channel_shape))
+    given = 0 if gamma is None else id(gamma), 0 if beta is None else id(beta)
     function, pack = found.backward
-    done = function(pack(id(dy), id(x), id(y), id(m.mean), id(m.m2), given, singles, m.count, eps, id(gradients)))
+    done = function(pack(id(dy), id(x), id(y), id(m.mean), id(m.m2), *given, m.count, eps, id(gradients)))
     return (y, gradients[0], gradients[1]) if done else None
 
 
@@ -229,11 +186,9 @@ def lane_of(o: Options, x: Any, out: Any = None) -> Prepared | None:
 def inferred(found: Prepared, x: NDArray, out: Any, by: Parameters) -> NDArray | None:
     """The output of inference."""
     y = destination(found, x, out)
-    if y is None:
-        return None
     shift = 0 if by.shift is None else id(by.shift)
     function, pack = found.normalize
-    return y if function(pack(id(x), id(y), id(by.mean), id(by.scale), 0, shift, 0, -1.0)) else None
+    return y if function(pack(id(x), id(y), id(by.mean), id(by.scale), 0, shift, -1.0)) else None
 
 
 def learning(found: Prepared, o: Options, old: Running, momentum: float) -> tuple[NDArray, tuple[Any, ...]]:

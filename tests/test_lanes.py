@@ -53,8 +53,16 @@ def general(bn: BatchNorm, x: np.ndarray) -> np.ndarray:
 
 
 def runs_in_a_lane(bn: BatchNorm, x: np.ndarray, out: Any = None) -> bool:
+    """Whether inference does; what it writes over is put back."""
     found = lanes.lane_of(bn._options, x, out)
-    return found is not None and lanes.destination(found, x, out) is not None
+    if found is None:
+        return False
+    before = np.array(out)
+    written = lanes.inferred(found, x, out, lanes.Parameters(bn._options, bn._running, bn.gamma, bn.beta)) is not None
+    if written and out is not None:
+        out[...] = before
+    assert out is None or np.array_equal(out, before, equal_nan=before.dtype.kind == "f")
+    return written
 
 
 def test_a_shape_that_comes_once_is_not_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -431,6 +439,82 @@ def test_moments_of_small_arrays_have_the_same_bits(shape: tuple[int, ...], axis
         assert not again.mean.flags.writeable
     assert numbabn.moments(x, axis=axis, extra="min").min is not None
     assert numbabn.moments(x, axis=axis, nan_policy="omit").count.shape == first.mean.shape
+
+
+class Own(np.ndarray):
+    """An array of a class of its own, which may mean something by it."""
+
+
+def unaligned(like: np.ndarray) -> np.ndarray:
+    a = np.zeros(like.nbytes + 1, np.uint8)[1:].view(like.dtype).reshape(like.shape)
+    a[...] = like
+    return a
+
+
+# What is not as a call can take it as it is, made from an array that is.
+UNFIT: dict[str, Any] = {
+    "list": lambda a: a.tolist(),
+    "number": lambda a: 2.0,
+    "object": lambda a: object(),
+    "text": lambda a: "1",
+    "flat": lambda a: a.reshape(-1),
+    "more dimensions": lambda a: a[np.newaxis],
+    "fewer": lambda a: a[:-1],
+    "other shape": lambda a: a.reshape(a.shape[::-1]),
+    "strided": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+    "Fortran": lambda a: np.asfortranarray(a),
+    "half": lambda a: a.astype(np.float16),
+    "whole": lambda a: a.astype(np.int64),
+    "swapped": lambda a: a.astype(">f8"),
+    "unaligned": unaligned,
+    "class": lambda a: a.view(Own),
+    "masked": lambda a: np.ma.masked_array(a),
+}
+
+
+def result(call: Any) -> list[Any]:
+    """The bits that a call returns, or what it refuses with."""
+    try:
+        return [np.asarray(a).tobytes() for a in call()]
+    except (TypeError, ValueError) as error:
+        return [type(error), str(error)]
+
+
+@pytest.mark.parametrize("slot", ["mean", "var", "gamma", "beta", "dy", "out"])
+@pytest.mark.parametrize("name", UNFIT)
+def test_what_a_call_cannot_take_goes_the_general_way(name: str, slot: str) -> None:
+    """The same result, or the same refusal, and the lane writes nothing."""
+    x, axis, eps = drawn((20, 3, 2)), (1, 2), 1e-5
+    given: dict[str, Any] = {key: np.arange(1.0, 7).reshape(3, 2) for key in ("mean", "var", "gamma", "beta")}
+    given |= {"dy": drawn(x.shape, seed=1), "out": np.zeros_like(x)}
+    m, out = numbabn.moments(x, axis=axis), given["out"]
+
+    def calls() -> list[Any]:
+        mean, var, gamma, beta, dy, out = given.values()
+        found = [lambda: lanes.propagated(dy, x, m, out, axis, None, gamma, beta, eps)]
+        if slot != "dy":
+            found.append(lambda: lanes.normalized(x, out, axis, None, mean, var, gamma, beta, eps))
+        if slot in ("gamma", "beta", "out"):
+            found.append(lambda: lanes.trained(x, out, axis, None, gamma, beta, eps))
+        return found[1:] if slot in ("mean", "var") else found
+
+    for _ in range(2):  # a shape that comes again is prepared
+        fit = [call() is not None for call in calls()]
+    assert all(fit)
+    out[...] = 0
+    given[slot] = UNFIT[name](given[slot])
+    assert all(call() is None for call in calls())
+    assert not out.any()
+    if slot != "out":
+        mean, var, gamma, beta, dy, _ = given.values()
+        for call in (
+            lambda: [numbabn.normalize(x, mean, var, gamma, beta, axis=axis)],
+            lambda: numbabn.batch_norm(x, gamma, beta, axis=axis)[:1],
+            lambda: numbabn.batch_norm_backward(dy, x, m, gamma, beta, axis=axis),
+        ):
+            with no_lane():
+                general = result(call)
+            assert result(call) == general
 
 
 def test_mean_and_m2_are_made_once_they_are_asked_for() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,21 @@ from ..layout import Window
 from . import cuts
 from .cuts import SMALL
 from .passes import Pass, measuring, merging, parts_of, summing, training
-from .written import goes_past, writing
+from .written import PAST, goes_past, writing
 
+DOUBLE, SINGLE = np.dtype(np.float64), np.dtype(np.float32)
 EPS = -1.25  # stands for the one of a call
 # Arrays of a call, by stand-ins, which are found again by their addresses.
 _NAMES = ("count", "mean", "m2", "gamma", "beta", "sums", "a", "b", "k")
 
 
-def job_of(window: Window, activation: Any, name: str) -> NDArray:
-    """The whole numbers of a job for a verb, with the kernels that it needs; "x" and "out" are in the window."""
+def job_of(
+    window: Window, activation: Any, name: str, channels: tuple[int, ...], strides: tuple[int, ...] = ()
+) -> NDArray:
+    """The whole numbers of a job for a verb, with the kernels that it needs; "x" and "out" are in the window.
+
+    channels: their shape; strides: those of the result, where arrays are not C-contiguous.
+    """
     form, memory, entries = cuts.kernels("job"), cuts.kernels("shared"), cuts.kernels("entry")
     arrays = dict(zip(_NAMES, np.empty((len(_NAMES), 1)), strict=True))
     arrays |= {"x": window.flat["x"], "out": window.flat["out"], "dy": np.empty_like(window.flat["x"])}
@@ -36,7 +43,11 @@ def job_of(window: Window, activation: Any, name: str) -> NDArray:
         job[form.ROW] = max(job[form.ROW], len(row))
         job = np.concatenate([job, np.frombuffer(entry.pack(*row), np.int64)])
     job[: form.ROW] = word_of_data(), g.channels, max(a.nbytes for a in window.flat.values()), parts_of(g)
-    return job
+    job[form.ARRAY : form.LENGTHS] = *map(id, (np.ndarray, DOUBLE, SINGLE)), len(channels)
+    job[form.LENGTHS], job[form.STRIDES] = job.size, job.size + len(channels) if strides else 0
+    # What goes past the cache is not what x is read from: in place, large arrays go the general way.
+    job[form.IN_PLACE] = g.size * window.flat["x"].itemsize < PAST
+    return np.concatenate([job, np.array((*channels, *strides), np.int64)])
 
 
 def _there(window: Window, activation: Any, name: str, arrays: dict[str, Any]) -> dict[int, Pass]:
@@ -74,3 +85,20 @@ def _back(window: Window, arrays: dict[str, Any]) -> dict[int, Pass]:
 def word_of_data() -> int:
     """At which word of an array object the address of its elements is: after what every object has."""
     return object.__basicsize__ // 8
+
+
+def finds_headers() -> bool:
+    """Whether the header of an array is where kernels look for it: tried on one."""
+    form, probe = cuts.kernels("job"), np.empty((3, 5), np.float32)[:, 1:3]
+    begin = id(probe) + 8 * word_of_data()
+
+    def words(address: int, n: int = 1) -> tuple[int, ...]:
+        return tuple((ctypes.c_int64 * n).from_address(address))
+
+    at = {k: words(begin + 8 * k)[0] for k in (0, form.TYPE, form.NDIM, form.SHAPE, form.STEPS, form.DTYPE, form.FLAGS)}
+    return (
+        (at[0], at[form.TYPE], at[form.DTYPE]) == (probe.__array_interface__["data"][0], id(np.ndarray), id(SINGLE))
+        and (at[form.NDIM] & form.HALF, at[form.FLAGS] & form.HALF) == (probe.ndim, probe.flags.num)
+        and words(at[form.SHAPE], probe.ndim) == probe.shape
+        and words(at[form.STEPS], probe.ndim) == probe.strides
+    )

@@ -5,7 +5,6 @@ Small ones are taken by the caller alone, larger ones with the helpers that are 
 
 from __future__ import annotations
 
-import ctypes
 import sys
 from collections.abc import Callable
 from functools import cache, partial
@@ -17,7 +16,7 @@ from ..arrays import NDArray
 from ..layout import Layout, Window
 from . import cuts
 from .cuts import GRAIN, SMALL
-from .jobs import job_of, word_of_data
+from .jobs import finds_headers, job_of
 from .threads import assisted
 
 UNLEARNED: int = cuts.kernels("job").UNLEARNED
@@ -33,8 +32,8 @@ Lesson = tuple[int, tuple[int, ...], float]
 # The kinds of arguments, and where the C function is.
 _CALLS = {
     "moments": ("iiiiiidd", "whole"),
-    "normalize": ("iiiiiiid", "whole"),
-    "train": ("iiiiiidiiiidd", "whole"),
+    "normalize": ("iiiiiid", "whole"),
+    "train": ("iiiiidiiiidd", "whole"),
     "backward": ("iiiiiiiddi", "whole_back"),
 }
 
@@ -57,9 +56,9 @@ class Prepared:
         self._kept: list[NDArray] = []
 
     moments: Call  # with (x, moments, learn, known_count, known_mean, known_spread, free, weight)
-    normalize: Call  # with (x, out, mean, var, gamma, beta, singles, eps)
-    train: Call  # with (x, out, moments, gamma, beta, singles, eps) and the last six of `moments`
-    backward: Call  # with (dy, x, out, mean, m2, gamma, singles, count, eps, gradients)
+    normalize: Call  # with (x, out, mean, var, gamma, beta, eps)
+    train: Call  # with (x, out, moments, gamma, beta, eps) and the last six of `moments`
+    backward: Call  # with (dy, x, out, mean, m2, gamma, beta, count, eps, gradients)
 
     def __getattr__(self, name: str) -> Call:
         """What is asked for the first time: without a lock, which a fork amid a compilation would leave locked."""
@@ -70,7 +69,8 @@ class Prepared:
         return made
 
     def _call(self, name: str, kinds: str, room: str) -> Call:
-        job = job_of(self._window, self._activation, name)
+        strides = () if self.strides is None else self.strides[1]
+        job = job_of(self._window, self._activation, name, self.channel_shape, strides)
         self._kept.append(job)
         entry = cuts.kernel(room, name).entry(("i8", "i", "i8", *kinds))
         function, size = entry.function, self._window.geometry.size
@@ -126,8 +126,4 @@ def learner(average: str) -> int:
 @cache
 def _found_by_id() -> bool:
     """Whether kernels are compiled, and find the elements of an array by its `id`."""
-    if cuts.kernels("entry").interpreted() or sys.implementation.name != "cpython":
-        return False
-    probe = np.empty(1)
-    word = ctypes.c_int64.from_address(id(probe) + 8 * word_of_data())
-    return bool(word.value == probe.__array_interface__["data"][0])
+    return not cuts.kernels("entry").interpreted() and sys.implementation.name == "cpython" and finds_headers()
