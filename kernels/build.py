@@ -21,7 +21,7 @@ from numba.cpython import cmathimpl, mathimpl
 from numba.np import npyimpl
 
 from . import forms
-from .memory import Flat
+from .flat import Flat
 
 SLOT = ir.IntType(64)
 NUMBERS = {"i": types.int64, "d": types.float64, "b": types.boolean}

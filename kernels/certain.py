@@ -13,10 +13,10 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from .flat import Flat, not_kept, place_of
 from .forms import LANES, Gradient
 from .half import repeated, upper_halves, widened
 from .jit import inlined
-from .memory import Flat, not_kept, place_of
 from .operation import operation
 from .single import SingleAffine
 from .vector import INT32, kind_of, spread

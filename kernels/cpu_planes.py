@@ -16,7 +16,7 @@ from .more_of_runs import COLUMNS, add_more, add_more_of_streams, fold_more
 from .point import of_channel, run_place
 from .room import clear, free_room, is_missing, new_room, padded, seen_as
 from .vector import added, total, within
-from .weights import ask_for_picks, deviation, one_for_all, view_of_run, weigh, weighted
+from .weights import ask_for_picks, deviation, four_weights, one_for_all, view_of_run, weigh, weighted
 from .welford import begin_part, merge_tree, scale_of, take_in, take_in_sums
 from .written import write_past, write_some
 
@@ -31,12 +31,12 @@ def _add_four(x, p0, p1, p2, p3, k0, k1, k2, k3, pivot, sums, j):
     s0, s1, s2 = sums
     v0, v1, v2, v3 = load(x, moved(j, p0)), load(x, moved(j, p1)), load(x, moved(j, p2)), load(x, moved(j, p3))
     w0, w1, w2, w3 = weigh(k0, v0, j), weigh(k1, v1, j), weigh(k2, v2, j), weigh(k3, v3, j)
-    d0, d1 = within(deviation(k0, v0, pivot, w0), j), within(deviation(k1, v1, pivot, w1), j)
-    d2, d3 = within(deviation(k2, v2, pivot, w2), j), within(deviation(k3, v3, pivot, w3), j)
+    d0, d1 = within(deviation(k0, v0, pivot, w0, j), j), within(deviation(k1, v1, pivot, w1, j), j)
+    d2, d3 = within(deviation(k2, v2, pivot, w2, j), j), within(deviation(k3, v3, pivot, w3, j), j)
     e0, e1, e2, e3 = weighted(k0, w0, d0), weighted(k1, w1, d1), weighted(k2, w2, d2), weighted(k3, w3, d3)
     s1 = added(s1, added(added(e0, e1), added(e2, e3)))
     s2 = s2 + ((e0 * d0 + e1 * d1) + (e2 * d2 + e3 * d3))
-    return _counted(k0, s0, (w0 + w1) + (w2 + w3), j), s1, s2
+    return _counted(k0, s0, four_weights(k0, k1, k2, k3, v0, v1, v2, v3, w0, w1, w2, w3, j), j), s1, s2
 
 
 @inlined
@@ -45,7 +45,7 @@ def _add_one(x, p, view, pivot, sums, j):
     s0, s1, s2 = sums
     v = load(x, moved(j, p))
     w = weigh(view, v, j)
-    d = within(deviation(view, v, pivot, w), j)
+    d = within(deviation(view, v, pivot, w, j), j)
     e = weighted(view, w, d)
     return _counted(view, s0, w, j), s1 + e, s2 + e * d
 

@@ -22,6 +22,7 @@ from .weights import (
     count_rows,
     deviation,
     fill,
+    four_weights,
     place,
     reach,
     room_of_pick,
@@ -46,7 +47,7 @@ def _add(x, p, view, pivot, sums, width, j):
     s0, s1, s2, higher, extremes = sums
     v = load(x, moved(j, p))
     w = weigh(view, v, j)
-    d = deviation(view, v, load(pivot, j), w)
+    d = deviation(view, v, load(pivot, j), w, j)
     e = weighted(view, w, d)
     if view is not None:
         store(s0, j, load(s0, j) + w)
@@ -76,21 +77,22 @@ def _add_eight(x, p0, p1, p2, p3, p4, p5, p6, p7, k0, k1, k2, k3, k4, k5, k6, k7
     w0, w1, w2, w3 = weigh(k0, v0, j), weigh(k1, v1, j), weigh(k2, v2, j), weigh(k3, v3, j)
     w4, w5, w6, w7 = weigh(k4, v4, j), weigh(k5, v5, j), weigh(k6, v6, j), weigh(k7, v7, j)
     d0, d1, d2, d3 = (
-        deviation(k0, v0, p, w0),
-        deviation(k1, v1, p, w1),
-        deviation(k2, v2, p, w2),
-        deviation(k3, v3, p, w3),
+        deviation(k0, v0, p, w0, j),
+        deviation(k1, v1, p, w1, j),
+        deviation(k2, v2, p, w2, j),
+        deviation(k3, v3, p, w3, j),
     )
     d4, d5, d6, d7 = (
-        deviation(k4, v4, p, w4),
-        deviation(k5, v5, p, w5),
-        deviation(k6, v6, p, w6),
-        deviation(k7, v7, p, w7),
+        deviation(k4, v4, p, w4, j),
+        deviation(k5, v5, p, w5, j),
+        deviation(k6, v6, p, w6, j),
+        deviation(k7, v7, p, w7, j),
     )
     e0, e1, e2, e3 = weighted(k0, w0, d0), weighted(k1, w1, d1), weighted(k2, w2, d2), weighted(k3, w3, d3)
     e4, e5, e6, e7 = weighted(k4, w4, d4), weighted(k5, w5, d5), weighted(k6, w6, d6), weighted(k7, w7, d7)
     if k0 is not None:
-        store(s0, j, load(s0, j) + (((w0 + w1) + (w2 + w3)) + ((w4 + w5) + (w6 + w7))))
+        first = four_weights(k0, k1, k2, k3, v0, v1, v2, v3, w0, w1, w2, w3, j)
+        store(s0, j, load(s0, j) + (first + four_weights(k4, k5, k6, k7, v4, v5, v6, v7, w4, w5, w6, w7, j)))
     values = added(added(added(e0, e1), added(e2, e3)), added(added(e4, e5), added(e6, e7)))
     store(s1, j, added(load(s1, j), values))
     first = load(s2, j) + e0 * d0 + e1 * d1 + e2 * d2 + e3 * d3  # each of them one instruction

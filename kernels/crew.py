@@ -10,9 +10,10 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from .flat import place_of
 from .jit import helper, kernel
 from .job import BACKWARDS, FUNCTION, LENGTH, PLACE
-from .memory import at, place_of
+from .memory import at
 from .objects import call
 from .operation import operation
 from .room import copy, free_room, is_missing, new_room, seen_as

@@ -4,7 +4,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from .memory import BYTE, LINE, place_of
+from .flat import BYTE, LINE, place_of
 from .operation import operation
 from .vector import INT32, WORD
 

@@ -10,9 +10,9 @@ import operator
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
-from numba.extending import models, overload, register_model
+from numba.extending import overload
 
+from .flat import BYTE, Flat, eight_elements, few_elements, not_kept, place_of, put_few
 from .forms import LANES, Eight, Few
 from .half import (
     BFLOAT,
@@ -31,42 +31,10 @@ from .half import (
 )
 from .jit import ALONE
 from .operation import argument, nothing_at_all, operation
-from .vector import DOUBLE, INT32, VECTOR, kind_of, mask_of, spread
-
-LINE = 64  # bytes that memory is read and written by
-BYTE = ir.IntType(8)
-ELEMENTS = {
-    "f2": ir.HalfType(),
-    "b2": ir.IntType(16),
-    "f4": ir.FloatType(),
-    "f8": DOUBLE,
-    **{f"{sign}{size}": ir.IntType(8 * size) for sign in "iu" for size in (1, 2, 4, 8)},
-}
-
-
-class Flat(types.Type):
-    """Memory that holds elements of a kind: the keys of `ELEMENTS`, b2 for bfloat16."""
-
-    def __init__(self, kind):
-        self.kind, self.element, self.size = kind, ELEMENTS[kind], int(kind[1:])
-        super().__init__(f"Flat({kind})")
-
-
-@register_model(Flat)
-class _FlatModel(models.PrimitiveModel):
-    def __init__(self, manager, kind):
-        super().__init__(manager, kind, BYTE.as_pointer())
-
+from .vector import DOUBLE, INT32, TRUTH, VECTOR, kind_of, spread
 
 ROUNDED = ("f2", "b2")  # kinds that a float64 is rounded to by more than an instruction
 OWN = {"f8": types.float64, "i8": types.int64}  # kinds that a kernel keeps for itself, read and written by []
-
-
-def place_of(builder, flat, pointer, i, element=None):
-    """The LLVM pointer to element i."""
-    whole = builder.bitcast(pointer, flat.element.as_pointer())
-    place = builder.gep(whole, [i])
-    return place if element is None else builder.bitcast(place, element.as_pointer())
 
 
 def _to_double(context, builder, flat, value, n):
@@ -92,22 +60,6 @@ def _from_double(context, builder, flat, value, n, past=False):
         value = builder.lshr(builder.bitcast(value, word), repeated(word, 16, n))
         return packed(builder, value) if past else builder.trunc(value, several(ir.IntType(16), n))
     return value
-
-
-def not_kept(builder, stored):
-    """Let an LLVM store go past the cache."""
-    stored.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(INT32, 1)]))
-
-
-def _masked(builder, flat, name, result, args, mask):
-    """A call of llvm.masked.load or store, by whole numbers of the same size."""
-    kind = ir.VectorType(ir.IntType(8 * flat.size), LANES)
-    bits = {"llvm.masked.load": 1, "llvm.masked.store": 2}[name]
-    align = ir.Constant(INT32, flat.size)
-    operands = [*args, align, mask] if bits == 2 else [*args, align, mask, ir.Constant(kind, None)]
-    function = ir.FunctionType(result(kind), [value.type for value in operands])
-    declared = cgutils.get_or_insert_function(builder.module, function, f"{name}.v{LANES}i{8 * flat.size}.p0")
-    return builder.call(declared, operands)
 
 
 # Elements --------------------------------------------------------------------------------------------
@@ -189,18 +141,36 @@ def _load_one(context, builder, signature, args):
 
 
 def _load_eight(context, builder, signature, args):
-    flat, first = signature.args[0], builder.extract_value(args[1], 0)
-    place = place_of(builder, flat, args[0], first, ir.VectorType(flat.element, LANES))
-    return _to_double(context, builder, flat, builder.load(place, align=flat.size), LANES)
+    flat = signature.args[0]
+    return _to_double(context, builder, flat, eight_elements(builder, flat, *args), LANES)
 
 
 def _load_few(context, builder, signature, args):
     flat = signature.args[0]
-    first, n = (builder.extract_value(args[1], k) for k in (0, 1))
-    kind = ir.VectorType(ir.IntType(8 * flat.size), LANES)
-    place = place_of(builder, flat, args[0], first, kind)
-    value = _masked(builder, flat, "llvm.masked.load", lambda kind: kind, [place], mask_of(builder, n))
-    return _to_double(context, builder, flat, builder.bitcast(value, ir.VectorType(flat.element, LANES)), LANES)
+    return _to_double(context, builder, flat, few_elements(builder, flat, *args), LANES)
+
+
+def is_set_by(x, i):
+    """Whether bytes of flat memory are not 0, eight of them or a few, by the types of the arguments."""
+    if not (isinstance(x, Flat) and x.kind == "u1" and kind_of(i) in (Eight, Few)):
+        return None
+    elements = eight_elements if kind_of(i) is Eight else few_elements
+
+    def codegen(context, builder, signature, args):
+        value = elements(builder, signature.args[0], *args)
+        return builder.icmp_unsigned(">", value, _unknown_zero(context, builder, value.type))
+
+    return TRUTH(x, i), codegen
+
+
+def _unknown_zero(context, builder, kind):
+    """Zero, unknown to LLVM: "not 0" it would turn around for all that asks, and AVX-512 then needs both."""
+    if "+avx512bw" not in context.codegen()._tm_features:
+        return ir.Constant(kind, None)
+    function, zero = ir.FunctionType(DOUBLE, [DOUBLE]), ir.Constant(DOUBLE, 0.0)
+    same = builder.asm(function, "", "=x,0", [zero], side_effect=False)
+    same.attributes.add("readnone")
+    return builder.bitcast(same, kind)
 
 
 def _put(out, i, value):
@@ -265,12 +235,8 @@ _store_eight_past = functools.partial(_store_eight, past=True)
 
 def _store_few(context, builder, signature, args):
     flat = signature.args[0]
-    first, n = (builder.extract_value(args[1], k) for k in (0, 1))
-    kind = ir.VectorType(ir.IntType(8 * flat.size), LANES)
-    place = place_of(builder, flat, args[0], first, kind)
     value = _from_double(context, builder, flat, spread(builder, args[2], VECTOR.llvm), LANES)
-    value = builder.bitcast(value, kind)
-    _masked(builder, flat, "llvm.masked.store", lambda kind: ir.VoidType(), [value, place], mask_of(builder, n))
+    put_few(builder, flat, args[0], args[1], value)
     return context.get_dummy_value()
 
 

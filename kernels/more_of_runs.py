@@ -19,7 +19,7 @@ def _more(x, p, view, pivot, higher, extremes, j):
     """Add what is kept beside the sums, at an index of a run, to their lanes."""
     v = load(x, moved(j, p))
     w = weigh(view, v, j)
-    d = within(deviation(view, v, pivot, w), j)
+    d = within(deviation(view, v, pivot, w, j), j)
     lanes = Eight(j.i % COLUMNS)
     tally_higher(higher, COLUMNS, lanes, weighted(view, w, d) * d, d)
     # What an index leaves out has no weight.

@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .memory import BYTE, Flat
+from .flat import BYTE, Flat
 from .vector import WORD
 
 

@@ -5,9 +5,9 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from .flat import BYTE, LINE, Flat, place_of
 from .forms import LANES
 from .jit import helper
-from .memory import BYTE, LINE, Flat, place_of
 from .operation import argument, nothing_at_all, operation
 from .vector import INT32, WORD
 

@@ -12,10 +12,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import overload
 
+from .flat import Flat
 from .forms import LANES, Affine, Eight, Gradient
 from .half import HALF_LEAST, to_bfloat, to_half
 from .jit import ALONE, helper, inlined, maybe
-from .memory import Flat, at, load, moved, store
+from .memory import at, load, moved, store
 from .objects import address_of, singles_at
 from .operation import call_of, nothing_at_all, operation
 from .point import one_of, plus

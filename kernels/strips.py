@@ -4,10 +4,11 @@ from numba import types
 from numba.extending import overload
 
 from .certain import STRIP, after, is_worth, put_strips
+from .flat import LINE
 from .forms import LANES, Eight
 from .jit import ALONE, inlined, otherwise
 from .lines import line_of
-from .memory import LINE, moved, store, store_past
+from .memory import moved, store, store_past
 from .point import look_ahead, point
 from .single import channel_of
 

@@ -184,6 +184,29 @@ def _selected(condition, a, b):
     return lambda condition, a, b: a if condition else b
 
 
+def how_many(a, b, c, d):
+    """How many of four conditions hold, as float64."""
+    return np.asarray(a, np.float64) + b + c + d
+
+
+@operation(how_many)
+def _how_many(a, b, c, d):
+    """Counted in whole numbers, by whichever unit is free: from 2**51 on, one more is two in the bits of a float64.
+
+    A one in the bits LLVM would make from the condition itself, which takes an instruction more.
+    """
+
+    def codegen(context, builder, signature, args):
+        begin, two = ir.Constant(VECTOR.llvm, [2.0**51] * LANES), ir.Constant(BITS.llvm, [2] * LANES)
+        count = builder.bitcast(begin, BITS.llvm)
+        for condition in args:
+            holds = spread(builder, condition, TRUTH.llvm)
+            count = builder.select(holds, builder.add(count, two), count)
+        return builder.fsub(builder.bitcast(count, VECTOR.llvm), begin)
+
+    return VECTOR(a, b, c, d), codegen
+
+
 # Bits -----------------------------------------------------------------------------------------------
 
 

@@ -10,12 +10,13 @@ from numba import types
 from numba.extending import overload
 
 from .ahead import AHEAD, FILLED, ahead, fill_slots, from_row, room_ahead
+from .flat import Flat
 from .forms import Constant, Dense
 from .jit import ALONE, helper, inlined, maybe, otherwise
 from .lines import touch
-from .memory import Flat, at, load, load_by
+from .memory import at, is_set_by, load, load_by
 from .operation import argument, nothing_at_all, operation
-from .vector import ONE, kind_of, select
+from .vector import ONE, how_many, kind_of, select
 
 # A block of rows ------------------------------------------------------------------------------------
 
@@ -273,12 +274,66 @@ def weigh(view, value, j):
     return present(omit, value, reach(view, j))
 
 
-@helper
-def deviation(view, value, pivot, w):
+def marks(where, j):
+    """Whether a view of a mask lets through what is at an index."""
+    return weight_at(where, j) != 0.0
+
+
+@operation(marks)
+def _marks(where, j):
+    return is_set_by(where, j)
+
+
+@overload(marks, jit_options=ALONE)
+def _overload_marks(where, j):
+    if isinstance(where, types.NoneType):
+        return lambda where, j: True
+    return lambda where, j: weight_at(where, j) != 0.0
+
+
+@otherwise(True)
+def _is_there(omit, value):
+    return value == value
+
+
+@inlined
+def _counts(view, value, j):
+    """Whether a value counts, by a view without weights."""
+    where, _, omit = view
+    return marks(where, j) & _is_there(omit, value)
+
+
+def _only_counts(view):
+    """Whether values count or do not, by the type of a view: there are no weights."""
+    return isinstance(view, types.BaseTuple) and isinstance(view[1], types.NoneType)
+
+
+def deviation(view, value, pivot, w, j):
     """value - pivot, and 0 where nothing is to be seen of the value."""
-    if view is None:
-        return value - pivot
-    return select(w != 0.0, value - pivot, 0.0)
+    return value - pivot if view is None else select(w != 0.0, value - pivot, 0.0)
+
+
+@overload(deviation, jit_options=ALONE)
+def _deviation(view, value, pivot, w, j):
+    if isinstance(view, types.NoneType):
+        return lambda view, value, pivot, w, j: value - pivot
+    if _only_counts(view):
+        return lambda view, value, pivot, w, j: select(_counts(view, value, j), value - pivot, 0.0)
+    return lambda view, value, pivot, w, j: select(w != 0.0, value - pivot, 0.0)
+
+
+def four_weights(k0, k1, k2, k3, v0, v1, v2, v3, w0, w1, w2, w3, j):
+    """The sum of four weights, given views, values and weights."""
+    return (w0 + w1) + (w2 + w3)
+
+
+@overload(four_weights, jit_options=ALONE)
+def _four_weights(k0, k1, k2, k3, v0, v1, v2, v3, w0, w1, w2, w3, j):
+    if _only_counts(k0):
+        return lambda k0, k1, k2, k3, v0, v1, v2, v3, w0, w1, w2, w3, j: how_many(
+            _counts(k0, v0, j), _counts(k1, v1, j), _counts(k2, v2, j), _counts(k3, v3, j)
+        )
+    return lambda k0, k1, k2, k3, v0, v1, v2, v3, w0, w1, w2, w3, j: (w0 + w1) + (w2 + w3)
 
 
 @otherwise("d")

@@ -55,6 +55,17 @@ def test_values_are_added_by_the_units_that_multiply() -> None:
         assert len(re.findall(r"\bvfmadd\d+pd\b", eight_rows)) > 2 * len(re.findall(r"\bvaddpd\b", eight_rows))
 
 
+@pytest.mark.skipif(not X86, reason="reads the assembly of x86")
+@pytest.mark.parametrize("room", ["cpu_rows", "cpu_planes"])
+def test_what_a_mask_lets_through_is_counted_in_whole_numbers(room: str) -> None:
+    """One comparison for each eight of its bytes, one addition under what it says, and none of floats with 0."""
+    pick = ("", ("Dense", "u1", "i", "i"), None, None)
+    text = build.listing(room, "moments", ("i", "i", "f4", *["i"] * (7 + (room == "cpu_planes")), pick, PARTS, "i"))
+    if "+avx512bw" in build._codegen()._tm_features:
+        assert len(re.findall(r"\bvpaddq\b.*\{%k\d\}", text)) >= 3
+        assert not re.search(r"\bvcmpneqpd\b", text)
+
+
 def test_numba_is_as_it_was_afterwards() -> None:
     """The same built-in functions compiled for kernels first, then for a function of the user's own."""
     code = """
