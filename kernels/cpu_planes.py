@@ -15,7 +15,7 @@ from .memory import at, load, moved, store
 from .more_of_runs import COLUMNS, add_more, add_more_of_streams, fold_more
 from .point import of_channel, run_place
 from .room import clear, free_room, is_missing, new_room, padded, seen_as
-from .vector import added, total, within
+from .vector import added, nothing, total, within
 from .weights import ask_for_picks, deviation, four_weights, one_for_all, view_of_run, weigh, weighted
 from .welford import begin_part, merge_tree, scale_of, take_in, take_in_sums
 from .written import write_past, write_some
@@ -27,21 +27,21 @@ PIECE = 2048  # values of each of four streams between two merges
 
 @inlined
 def _add_four(x, p0, p1, p2, p3, k0, k1, k2, k3, pivot, sums, j):
-    """(weights, values, squares), of eight lanes each, with those of four streams at an index added."""
-    s0, s1, s2 = sums
+    """(weights, values, squares of two streams, of the others), of eight lanes each, with those at an index added."""
+    s0, s1, q0, q1 = sums
     v0, v1, v2, v3 = load(x, moved(j, p0)), load(x, moved(j, p1)), load(x, moved(j, p2)), load(x, moved(j, p3))
     w0, w1, w2, w3 = weigh(k0, v0, j), weigh(k1, v1, j), weigh(k2, v2, j), weigh(k3, v3, j)
     d0, d1 = within(deviation(k0, v0, pivot, w0, j), j), within(deviation(k1, v1, pivot, w1, j), j)
     d2, d3 = within(deviation(k2, v2, pivot, w2, j), j), within(deviation(k3, v3, pivot, w3, j), j)
     e0, e1, e2, e3 = weighted(k0, w0, d0), weighted(k1, w1, d1), weighted(k2, w2, d2), weighted(k3, w3, d3)
+    s0 = _counted(k0, s0, four_weights(k0, k1, k2, k3, v0, v1, v2, v3, w0, w1, w2, w3, j), j)
     s1 = added(s1, added(added(e0, e1), added(e2, e3)))
-    s2 = s2 + ((e0 * d0 + e1 * d1) + (e2 * d2 + e3 * d3))
-    return _counted(k0, s0, four_weights(k0, k1, k2, k3, v0, v1, v2, v3, w0, w1, w2, w3, j), j), s1, s2
+    return s0, s1, q0 + e0 * d0 + e1 * d1, q1 + e2 * d2 + e3 * d3
 
 
 @inlined
 def _add_one(x, p, view, pivot, sums, j):
-    """The same for one stream."""
+    """(weights, values, squares), of eight lanes each, with those of one stream at an index added."""
     s0, s1, s2 = sums
     v = load(x, moved(j, p))
     w = weigh(view, v, j)
@@ -59,8 +59,12 @@ def _counted(view, s0, w, j):
 
 @helper
 def _add_streams(x, p, hop, n, k0, k1, k2, k3, pivot, acc, ahead):
-    """Add four streams of n values, `hop` apart, to the sums of their channel."""
-    sums = load(acc, Eight(0)), load(acc, Eight(LANES)), load(acc, Eight(2 * LANES))
+    """Add four streams of n values, `hop` apart, to the sums of their channel.
+
+    Two have squares of their own: to sum those of all four first takes two additions more.
+    """
+    none = nothing(Eight(0))
+    sums = load(acc, Eight(0)), load(acc, Eight(LANES)), load(acc, Eight(2 * LANES)), none
     p1, p2, p3, rest = p + hop, p + 2 * hop, p + 3 * hop, n % LANES
     for j in range(0, n - rest, LANES):
         ask_for(x, j, ahead, p, p1, p2, p3)
@@ -68,7 +72,8 @@ def _add_streams(x, p, hop, n, k0, k1, k2, k3, pivot, acc, ahead):
         sums = _add_four(x, p, p1, p2, p3, k0, k1, k2, k3, pivot, sums, Eight(j))
     if rest > 0:
         sums = _add_four(x, p, p1, p2, p3, k0, k1, k2, k3, pivot, sums, Few(n - rest, rest))
-    _keep_sums(acc, sums)
+    s0, s1, q0, q1 = sums
+    _keep_sums(acc, (s0, s1, q0 + q1))
 
 
 @helper
