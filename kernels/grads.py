@@ -9,7 +9,7 @@ from .jit import helper, inlined, kernel
 from .memory import at, load, moved, store
 from .point import act_channel, act_columns, columns, flow
 from .room import free_room, is_missing, new_room, padded
-from .vector import nothing, total, within
+from .vector import added, nothing, total, within
 from .weights import block_of, fill, room_of_pick, unless_missing, view_of_row, view_of_run
 
 
@@ -40,8 +40,8 @@ def _add_four(dy, p, hp, x, q, hq, k0, k1, k2, k3, mean, act, residual, r, hr, s
     g1, d1 = _terms(dy, p + hp, x, q + hq, k1, m, act, residual, r + hr, j)
     g2, d2 = _terms(dy, p + 2 * hp, x, q + 2 * hq, k2, m, act, residual, r + 2 * hr, j)
     g3, d3 = _terms(dy, p + 3 * hp, x, q + 3 * hq, k3, m, act, residual, r + 3 * hr, j)
-    store(s1, j, load(s1, j) + ((g0 + g1) + (g2 + g3)))
-    store(s2, j, load(s2, j) + ((g0 * d0 + g1 * d1) + (g2 * d2 + g3 * d3)))
+    store(s1, j, added(load(s1, j), added(added(g0, g1), added(g2, g3))))
+    store(s2, j, load(s2, j) + g0 * d0 + g1 * d1 + g2 * d2 + g3 * d3)
 
 
 @helper
@@ -118,7 +118,7 @@ def rows(
 def _added(dy, p, x, q, view, mean, act, residual, r, s1, s2, j):
     g, d = _terms(dy, p, x, q, view, mean, act, residual, r, j)
     g = within(g, j)
-    return s1 + g, s2 + g * d
+    return added(s1, g), s2 + g * d
 
 
 @helper
