@@ -1,16 +1,22 @@
 """What a job holds (see `whole.py`), each a whole number: none of it needs numba.
 
-At which word of an array object the address of its elements is; how many channels; bytes from the first element to
-the end of the last one, of the array that reaches furthest; parts of the moments; the longest row of slots. Then what
-arrays have to be (see `fits.py`): the type of arrays, the dtypes float64 and float32, by their addresses; how many
-dimensions the channels have, and where their lengths begin in the job; where the strides of the result do, 0 where all
-arrays are C-contiguous; whether the result may be x. Then forms of kernels: the C function, where its slots begin in
-the job, how many they are, whether the last items come first, where helpers find it in the memory that they share, and
-which slots are for what PLACES names. Then the slots, lengths and strides.
+First what is below, then forms of kernels, then the slots of these, the lengths and the strides. A form: the C
+function, where its slots begin in the job, how many they are, whether the last items come first, where helpers find it
+in the memory that they share, and which slots are for what PLACES names.
 """
 
-DATA, CHANNELS, BYTES, PARTS, ROW = range(5)
-ARRAY, DOUBLE, SINGLE, DIMENSIONS, LENGTHS, STRIDES, IN_PLACE = range(5, 12)
+DATA = 0  # at which word of an array object the address of its elements is
+CHANNELS = 1  # how many
+BYTES = 2  # from the first element to the end of the last one, of the array that reaches furthest
+PARTS = 3  # of the moments
+ROW = 4  # the longest row of slots
+# What arrays have to be: see `fits.py`.
+ARRAY = 5  # the type of arrays, by its address, as the dtypes
+DOUBLE, SINGLE = 6, 7  # the dtypes float64 and float32
+DIMENSIONS, LENGTHS = 8, 9  # of the channels: how many, and where they begin in the job
+STRIDES = 10  # where those of the result begin in the job; 0 where all arrays are C-contiguous
+IN_PLACE = 11  # whether the result may be x
+
 FUNCTION, BEGIN, LENGTH, BACKWARDS, PLACE, WHERE = range(6)  # of a form
 MEASURE, MERGE, WRITE, BOTH, SUMS, INPUTS, SLOTS = 12, 22, 31, 42, 56, 66, 79  # where the forms begin, and the slots
 PLACES = {

@@ -106,7 +106,10 @@ class Moments:
 
     @classmethod
     def pair(cls, count: float, box: NDArray) -> Moments:
-        """Moments of an array with mean and M2 that a kernel has just written, and that nobody else may write to."""
+        """Moments of an array with mean and M2 that a kernel has just written; nobody else may keep it to write to it.
+
+        It becomes read-only when one of the two is asked for.
+        """
         new = object.__new__(cls)
         known = new.__dict__
         known["count"], known["_box"] = count, box
