@@ -31,7 +31,7 @@ from .half import (
 )
 from .jit import ALONE
 from .operation import argument, nothing_at_all, operation
-from .vector import DOUBLE, INT32, TRUTH, VECTOR, kind_of, spread
+from .vector import DOUBLE, INT32, TRUTH, VECTOR, kind_of, spread, unknown
 
 ROUNDED = ("f2", "b2")  # kinds that a float64 is rounded to by more than an instruction
 OWN = {"f8": types.float64, "i8": types.int64}  # kinds that a kernel keeps for itself, read and written by []
@@ -158,19 +158,13 @@ def is_set_by(x, i):
 
     def codegen(context, builder, signature, args):
         value = elements(builder, signature.args[0], *args)
-        return builder.icmp_unsigned(">", value, _unknown_zero(context, builder, value.type))
+        zero = ir.Constant(value.type, None)
+        if "+avx512bw" in context.codegen()._tm_features:
+            # Else LLVM turns "not 0" around for all that asks, and AVX-512 needs both.
+            zero = builder.bitcast(unknown(builder, 0.0), value.type)
+        return builder.icmp_unsigned(">", value, zero)
 
     return TRUTH(x, i), codegen
-
-
-def _unknown_zero(context, builder, kind):
-    """Zero, unknown to LLVM: "not 0" it would turn around for all that asks, and AVX-512 then needs both."""
-    if "+avx512bw" not in context.codegen()._tm_features:
-        return ir.Constant(kind, None)
-    function, zero = ir.FunctionType(DOUBLE, [DOUBLE]), ir.Constant(DOUBLE, 0.0)
-    same = builder.asm(function, "", "=x,0", [zero], side_effect=False)
-    same.attributes.add("readnone")
-    return builder.bitcast(same, kind)
 
 
 def _put(out, i, value):

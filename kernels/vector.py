@@ -127,6 +127,14 @@ def _to_single(value):
     return value(value), codegen
 
 
+def unknown(builder, number):
+    """LLVM's float64 of an x86 processor that is a number, and that LLVM has to take for any: nothing is done to it."""
+    kind = ir.FunctionType(DOUBLE, [DOUBLE])
+    same = builder.asm(kind, "", "=x,0", [ir.Constant(DOUBLE, number)], side_effect=False)
+    same.attributes.add("readnone")
+    return same
+
+
 def added(a, b):
     """a + b; vectors are multiplied with one for it, as on AMD's processors the units that add also convert."""
     return a + b
@@ -137,9 +145,7 @@ def _added(a, b):
     def codegen(context, builder, signature, args):
         if signature.return_type is not VECTOR or "+fma" not in context.codegen()._tm_features:
             return builder.fadd(*args, flags=FLAGS)
-        # Nothing is done to it, but LLVM does not know that and would add.
-        one = builder.asm(ir.FunctionType(DOUBLE, [DOUBLE]), "", "=x,0", [ONE], side_effect=False)
-        one.attributes.add("readnone")
+        one = unknown(builder, 1.0)  # else LLVM would add
         fma = ir.FunctionType(VECTOR.llvm, [VECTOR.llvm] * 3)
         call = cgutils.get_or_insert_function(builder.module, fma, f"llvm.fma.v{LANES}f64")
         return builder.call(call, [args[0], spread(builder, one, VECTOR.llvm), args[1]])

@@ -209,7 +209,7 @@ def moments(crew, helpers, job, x, moments, learn, known_count, known_mean, know
 @kernel
 def normalize(crew, helpers, job, x, out, mean, var, gamma, beta, eps):
     """Normalize by given statistics, unless a variance is negative; eps below 0: `var` is what to multiply by."""
-    if mean == 0 or var == 0 or not (is_parameter(job, mean) and is_parameter(job, var)):
+    if not (is_parameter(job, mean) and is_parameter(job, var)):
         return NOTHING
     if not (is_parameter(job, gamma) and is_parameter(job, beta) and is_result(job, out, x) and apart(job, x, out)):
         return NOTHING

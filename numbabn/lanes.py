@@ -19,13 +19,11 @@ from . import backends, checks
 from .activations import kernel_form
 from .arrays import NDArray
 from .averages import Running
-from .backends.ready import Lesson, Prepared, learner, prepared
+from .backends.ready import ALIGNED, READ, Lesson, Prepared, learner, prepared
 from .layout import canonical
 from .options import Options
 from .statistics import Moments
 
-ALIGNED = 0x0100  # a bit of ndarray.flags.num
-READ = ALIGNED | 0x0001  # and C-contiguous
 LARGE = 1 << 30  # bytes of an array that takes so long that Ctrl-C has to be heard before its end
 MOST = 256  # shapes that are remembered
 NO_LEARNING = (0, 0, 0, 0, 0.0, 0.0)

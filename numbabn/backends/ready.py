@@ -21,6 +21,8 @@ from .threads import assisted
 
 UNLEARNED: int = cuts.kernels("job").UNLEARNED
 LOST: int = cuts.kernels("job").LOST
+ALIGNED: int = cuts.kernels("job").ALIGNED  # a bit of ndarray.flags.num
+READ: int = ALIGNED | cuts.kernels("job").CONTIGUOUS
 SHARE = 2 * GRAIN  # values that a thread has at least: each takes some microseconds to be woken
 QUICK = 16384  # values that are done before another thread could have taken the GIL that it would be given
 
