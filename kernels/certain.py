@@ -3,8 +3,9 @@
 A sum of products in float32, of what is the sum of two float32 each, is off by less than some units in the last place.
 Rounded to 16 bits it is what float64 gives, unless it lies within those units of the middle between two neighbours, or
 is so small beside its terms that little of it is left, or below the normal numbers. Then nothing is written, and
-float64 decides: a line of four rows in sixteen of float16, in a hundred of bfloat16. Little is left of x that is next
-to the mean, or that itself, which is common: what it gives is known before.
+float64 decides: a line of four rows in sixteen of float16, in a hundred of bfloat16. Where little can be left only of
+what is next to 0, which the bits of the result show, or of no x at all, nothing else is looked at. Else each result
+is compared with the least, and what x gives that is next to the mean, or that itself, which is common, is known before.
 """
 
 import functools
@@ -14,19 +15,20 @@ from numba import types
 from numba.core import cgutils
 
 from .flat import Flat, not_kept, place_of
-from .forms import LANES, Gradient
-from .half import repeated, upper_halves, widened
+from .forms import Gradient
+from .half import bits_of_halves, repeated, upper_halves, widened
 from .jit import inlined
 from .operation import operation
-from .single import SingleAffine
+from .single import STRIP, SingleAffine
 from .vector import INT32, kind_of, spread
 
-STRIP = 4 * LANES  # values that are decided on at once: a line of memory
 HALF = {"f2": 1 << 12, "b2": 1 << 15}  # of the last place of a result, in units of the last place of float32
+SMALL = {"f2": 0x7800, "b2": 0x7000}  # bits, of which a result below twice `single.LEAST` has none
 OFF = 2  # units in the last place of float32 that an affine function is off by, at most
 TWICE_HALF = 2.0**-23 * (1 + 2.0**-5)  # of a number: twice what rounding it to float32 may change, and a little more
 TRIES, REST = 3, 16  # strips in a row that were in doubt, and how many more are not tried
 FLOATS, WORDS = ir.VectorType(ir.FloatType(), STRIP), ir.VectorType(INT32, STRIP)
+HALVES = ir.VectorType(ir.IntType(16), STRIP)
 _floats, _words = (functools.partial(repeated, kind, n=STRIP) for kind in (FLOATS, WORDS))
 NEEDED = {"f2": ("+avx2", "+fma", "+f16c"), "b2": ("+avx2", "+fma")}
 
@@ -79,12 +81,12 @@ def _put_strips(single, t, j, places, out, to, past):
         if kind_of(single) is not SingleAffine:
             x = task[Gradient._fields.index("x")]
             return stored(lambda g, v: _gradients(builder, fields, elements(task[0], g), elements(x, v)))
-        *fields, knows = fields
+        *fields, careful = fields
         result = cgutils.alloca_once(builder, ir.IntType(1))
-        with builder.if_else(knows) as branches:
-            for branch, some in zip(branches, (fields, fields[:-2]), strict=True):
+        with builder.if_else(careful) as branches:
+            for branch, some in zip(branches, (fields, fields[:4]), strict=True):
                 with branch:
-                    done = stored(lambda v, _, some=some: _affine(builder, out, some, elements(task[0], v)))
+                    done = stored(lambda v, _, some=some: _affine(context, builder, out, some, elements(task[0], v)))
                     builder.store(done, result)
         return builder.load(result)
 
@@ -106,15 +108,20 @@ def _elements(context, builder, flat, pointer, i):
     return widened(context, builder, flat.kind, builder.load(place, align=flat.size), STRIP)
 
 
-def _affine(builder, flat, fields, x):
-    """(results, which are doubtful) as LLVM's vectors; fields may end before `mean`."""
-    a, a_rest, b, b_rest, least, *known = fields
+def _affine(context, builder, flat, fields, x):
+    """(results, which are doubtful) as LLVM's vectors; fields: the four numbers of the function, or all of them."""
+    a, a_rest, b, b_rest, *care = fields
     y = builder.fadd(_called(builder, "fma", x, a, b), _called(builder, "fma", x, a_rest, b_rest))
+    if not care:
+        result, close = _rounded(context, builder, flat, y)
+        bits = builder.and_(builder.bitcast(result, HALVES), repeated(HALVES, SMALL[flat.kind], STRIP))
+        return result, builder.or_(close, builder.icmp_unsigned("==", bits, repeated(HALVES, 0, STRIP)))
+    least, root, then = care
     doubtful = builder.fcmp_unordered("<", _called(builder, "fabs", y), least)
-    if known:  # x next to the mean, by its bits, as -0 is no 0
-        other = builder.icmp_unsigned("!=", builder.bitcast(x, WORDS), builder.bitcast(known[0], WORDS))
-        y, doubtful = builder.select(other, y, known[1]), builder.and_(other, doubtful)
-    return _rounded(builder, flat, y, doubtful)
+    # x next to the root, by its bits, as -0 is no 0
+    other = builder.icmp_unsigned("!=", builder.bitcast(x, WORDS), builder.bitcast(root, WORDS))
+    result, close = _rounded(context, builder, flat, builder.select(other, y, then))
+    return result, builder.or_(builder.and_(other, doubtful), close)
 
 
 def _gradients(builder, fields, dy, x):
@@ -138,16 +145,15 @@ def _gradients(builder, fields, dy, x):
     return upper_halves(builder, moved), builder.or_(small, builder.fcmp_unordered(">=", off, middle))
 
 
-def _rounded(builder, flat, y, doubtful):
-    """Rounded to 16 bits; also doubtful where they are no more than `OFF` units from the middle."""
+def _rounded(context, builder, flat, y):
+    """(rounded to 16 bits, which are within `OFF` units of the middle) as LLVM's vectors."""
     half = HALF[flat.kind]
     moved = builder.add(builder.bitcast(y, WORDS), _words(half + OFF))
     close = builder.icmp_unsigned("==", builder.and_(moved, _words(2 * half - 2 * OFF)), _words(0))
     if flat.kind == "f2":
-        result = builder.fptrunc(y, ir.VectorType(flat.element, STRIP))
-    else:  # not close to the middle: half of what is cut off, and a little more, rounds as half of it
-        result = upper_halves(builder, moved)
-    return result, builder.or_(doubtful, close)
+        return bits_of_halves(context, builder, y, STRIP), close
+    # Not close to the middle: half of what is cut off, and a little more, rounds as half of it.
+    return upper_halves(builder, moved), close
 
 
 def _stored(builder, strips, out, pointer, to, past):

@@ -106,6 +106,33 @@ def narrowed(context, builder, value, n):
     return builder.fptrunc(value, several(ir.HalfType(), n))
 
 
+def bits_of_halves(context, builder, value, n):
+    """`narrowed`, of 16 or more, as the bits of the results, by F16C.
+
+    Of what is both stored and looked at as bits LLVM makes float16 again, and no store of that goes past the cache.
+    """
+    if "+avx512f" in context.codegen()._tm_features:
+        each, name, mask = 16, "llvm.x86.avx512.mask.vcvtps2ph.512", [(ir.VectorType(ir.IntType(16), 16), None)]
+        mask.append((ir.IntType(16), -1))
+    else:
+        each, name, mask = 8, "llvm.x86.vcvtps2ph.256", []
+    rest = [ir.Constant(INT32, 0), *(ir.Constant(kind, number) for kind, number in mask)]
+    result = ir.VectorType(ir.IntType(16), each)
+    kind = ir.FunctionType(result, [ir.VectorType(ir.FloatType(), each), *(constant.type for constant in rest)])
+    function = cgutils.get_or_insert_function(builder.module, kind, name)
+    parts = [_shuffled(builder, value, value, range(k, k + each)) for k in range(0, n, each)]
+    parts = [builder.call(function, [part, *rest]) for part in parts]
+    while len(parts) > 1:
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        parts = [_shuffled(builder, a, b, range(2 * a.type.count)) for a, b in pairs]
+    return parts[0]
+
+
+def _shuffled(builder, a, b, places):
+    """LLVM's vector of the elements of two at some places."""
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(INT32, len(places)), list(places)))
+
+
 def _lacks_conversions(context):
     """Whether the processor leaves conversions to functions that a process need not have: x86 before F16C."""
     return platform.machine() in ("x86_64", "AMD64") and "+f16c" not in context.codegen()._tm_features

@@ -1,7 +1,8 @@
 """What a task takes for 16-bit results by float32 (`certain.py`): its factors and terms as sums of two float32 each.
 
 By column in a room, or as numbers that float32 holds. `least` is the size from which a result can be certain: a normal
-number that is not small beside the terms; NaN where float32 cannot hold what it takes.
+number that is not small beside the terms; NaN where float32 cannot hold what it takes. A product with infinity is
+infinity in both parts of a factor, as they have one sign and neither is 0.
 """
 
 from typing import Any, NamedTuple
@@ -22,10 +23,14 @@ from .operation import call_of, nothing_at_all, operation
 from .point import one_of, plus
 from .vector import DOUBLE, kind_of, nothing, select, to_single, total
 
-# Below, a float16 has its last place elsewhere, and float32 may lose its own.
-LEAST = {"f2": HALF_LEAST, "b2": 2.0**-120}
-LEFT = 2.0**-20  # of the terms, that a result has to be
+STRIP = 4 * LANES  # values that are decided on at once: a line of memory
+# Below, a float16 has its last place elsewhere, and float32 may lose what it adds.
+LEAST = {"f2": HALF_LEAST, "b2": 2.0**-96}
+LEFT = 2.0**-19  # of the terms, that a result has to be
+BEFORE = 2.0**-5  # of a product that is rounded in float64 alone, that counts as a term
+BELOW = 1.0 - 2.0**-24  # of a float64, what is rounded to a float32 that is less
 TINY, HUGE = 2.0**-100, 2.0**100  # between these float32 holds both parts of a factor
+SMALL = 2.0**-60  # from here on, where the second part is to be no 0 either
 NO_X = 1.0 + 2.0**-20  # no number of 16 bits
 # Tasks: the kinds of results, and what there must not be. float16 is too often too close to the middle for gradients.
 TASKS = {
@@ -35,9 +40,10 @@ TASKS = {
 
 
 class SingleAffine(NamedTuple):
-    """x * (a + a_rest) + (b + b_rest); `then` where x is `mean`, the 16-bit number next to it.
+    """x * (a + a_rest) + (b + b_rest); `then` where x is `root`, the 16-bit number next to where that is 0.
 
-    knows: whether there is one that is not certain else; where there is none, `mean` is no number of 16 bits.
+    careful: whether there is an x, with a result above `2 * LEAST`, that needs a look at `least`, or one for which
+    `then` is 0, as it may be common; where there is no such root, `root` is no number of 16 bits.
     """
 
     a: Any
@@ -45,9 +51,9 @@ class SingleAffine(NamedTuple):
     b: Any
     b_rest: Any
     least: Any
-    mean: Any
+    root: Any
     then: Any
-    knows: bool
+    careful: bool
 
 
 class SingleGradient(NamedTuple):
@@ -109,8 +115,8 @@ def _nearest(value, out):
 
 
 @inlined
-def _is_held(factor):
-    return ((abs(factor) > TINY) | (factor == 0.0)) & (abs(factor) < HUGE)
+def _is_held(factor, tiny):
+    return ((abs(factor) > tiny) | (factor == 0.0)) & (abs(factor) < HUGE)
 
 
 @inlined
@@ -122,24 +128,26 @@ def _least(held, size, out):
 
 @inlined
 def _affine(mean, scale, shift, out):
-    """The fields of a `SingleAffine`, knows as 1 or 0."""
+    """The fields of a `SingleAffine`, careful as 1 or 0."""
     before = mean * scale
     b = plus(0.0 - before, shift, 0)
-    size = abs(before) + abs(b)
-    held = _is_held(scale) & (size < HUGE)
-    high, b_high, least = to_single(scale), to_single(b), _least(held, size, out)
-    x = nearest(mean, out)
-    then = nearest(plus((x - mean) * scale, shift, 0), out)
-    known = (abs(then) < least) & (abs(x) < HUGE)
+    size = abs(before) * BEFORE + abs(b)
+    held = _is_held(scale, SMALL) & (abs(before) + abs(b) < HUGE)
+    high, b_high, least = to_single(scale * BELOW), to_single(b), _least(held, size, out)
+    root = nearest(0.0 - b / scale, out)
+    then = nearest(plus((root - mean) * scale, shift, 0), out)
+    left = size * LEFT
+    clear = (left <= least_of(out)) | (abs(then) >= left)  # of no x is less left than of the root
+    known = (abs(then) < least) & (abs(root) < HUGE)
     return (
         high,
         to_single(scale - high),
         b_high,
         to_single(b - b_high),
         least,
-        select(known, x, NO_X),
+        select(known, root, NO_X),
         then,
-        select(known, 1.0, 0.0),
+        select(held & clear & (then != 0.0), 0.0, 1.0),
     )
 
 
@@ -149,7 +157,7 @@ def _gradient(mean, a, b, k, out):
     before, minus = mean * k, 0.0 - k
     c = before - b
     size = abs(before) + abs(b)
-    held = _is_held(a) & _is_held(k) & (size < HUGE)
+    held = _is_held(a, TINY) & _is_held(k, TINY) & (size < HUGE)
     a_high, k_high, c_high = to_single(a), to_single(minus), to_single(c)
     rests = to_single(a - a_high), to_single(minus - k_high), to_single(c - c_high)
     return a_high, rests[0], k_high, rests[1], c_high, rests[2], _least(held, size, out)
@@ -172,20 +180,20 @@ def _keep(fields, i, w, parts):
 
 @helper
 def _affine_columns(t, out, width, room, w):
-    fields, knows = singles_at(address_of(room)), nothing(Eight(0))
-    for j in range(0, width, LANES):
+    fields, careful = singles_at(address_of(room)), nothing(Eight(0))
+    for j in range(0, width // STRIP * STRIP, LANES):
         i = Eight(j)
         parts = _affine(load(t.mean, i), load(t.scale, i), one_of(t.shift, i), out)
         _keep(fields, i, w, parts)
-        knows = knows + parts[7]
+        careful = careful + parts[7]
     b, least, then = at(fields, 2 * w), at(fields, 4 * w), at(fields, 6 * w)
-    return SingleAffine(fields, at(fields, w), b, at(b, w), least, at(least, w), then, total(knows) > 0.0)
+    return SingleAffine(fields, at(fields, w), b, at(b, w), least, at(least, w), then, total(careful) > 0.0)
 
 
 @helper
 def _gradient_columns(t, out, width, room, w):
     fields = singles_at(address_of(room))
-    for j in range(0, width, LANES):
+    for j in range(0, width // STRIP * STRIP, LANES):
         i = Eight(j)
         _keep(fields, i, w, _gradient(load(t.mean, i), load(t.a, i), load(t.b, i), load(t.k, i), out))
     k, c, least = at(fields, 2 * w), at(fields, 4 * w), at(fields, 6 * w)
@@ -194,8 +202,8 @@ def _gradient_columns(t, out, width, room, w):
 
 @helper
 def _affine_channel(t, out):
-    a, a_rest, b, b_rest, least, mean, then, known = _affine(t.mean, t.scale, t.shift, out)
-    return SingleAffine(a, a_rest, b, b_rest, least, mean, then, known > 0.0)
+    a, a_rest, b, b_rest, least, root, then, careful = _affine(t.mean, t.scale, t.shift, out)
+    return SingleAffine(a, a_rest, b, b_rest, least, root, then, careful > 0.0)
 
 
 @helper

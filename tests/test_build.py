@@ -44,6 +44,11 @@ def test_16_bit_results_are_worked_out_in_float32_and_go_past_the_cache(name: st
     if "+f16c" in build._codegen()._tm_features and "+fma" in build._codegen()._tm_features:
         assert re.search(r"\bvfmadd\d+ps\b", text)
     assert re.search(r"\bv?movnt(?:ps|dq)\b", text)
+    for strips in re.findall(r"^\w*four_by_strips\w*:\n.*?^\.Lfunc_end", text, re.MULTILINE | re.DOTALL):
+        if "movnt" in strips:
+            stores = re.findall(r"^\tv?mov\w+\t%[xyz]mm\d+, -?\d*\((?!%rsp).*", strips, re.MULTILINE)
+            assert stores
+            assert all("movnt" in store for store in stores)
 
 
 @pytest.mark.skipif(not X86, reason="reads the assembly of x86")

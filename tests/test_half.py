@@ -166,6 +166,9 @@ def test_results_beside_the_middle_of_two_numbers(family: str, dtype: np.dtype) 
     numbers = every(dtype)[1:]
     numbers = numbers[(numbers > 1e-7) & (numbers < 1e4)]
     k, larger = rng.integers(0, numbers.size - 1, n), 2.0 ** rng.uniform(-2, 30, n)
+    # Below a power of two, what float32 rounds first may be above it, and be off by twice as much.
+    below = np.flatnonzero(np.frexp(numbers[1:])[0] == 0.5)
+    k[: n // 3] = rng.choice(below, n // 3)
     beside = rng.uniform(0.1, 4, n) * 2.0**-23 + larger * 2.0**-51  # more than float64 is off by
     y = (numbers[k] + numbers[k + 1]) / 2 * (1 + rng.choice([-1, 1], n) * beside)
     scale = rng.uniform(1, 2, n) * 2.0 ** rng.choice([-135, -125, -90, -20, -3, 0, 3, 20], n)
@@ -181,6 +184,24 @@ def test_results_beside_the_middle_of_two_numbers(family: str, dtype: np.dtype) 
         y = numbabn.normalize(np.stack([x] * 4), none, one, scale, shift, eps=0)[1].reshape(-1, times)
     else:
         y = numbabn.normalize(np.stack([x] * times, axis=1), none, one, scale, shift, eps=0, axis=0)
+    np.testing.assert_array_equal(y.astype(np.float64), np.stack([wanted] * times, axis=1))
+
+
+@pytest.mark.parametrize("size", [1e-5, 1e-3, 0.1, 10.0])
+def test_results_of_float16_below_its_normal_numbers(size: float) -> None:
+    """Some units of float32 beside a middle, which is not where it would be if they were normal numbers."""
+    rng = np.random.default_rng(12)
+    n, times = 10_000, 32
+    numbers = every(np.dtype(np.float16))[1:3000]
+    k = rng.integers(0, numbers.size - 1, n)
+    k[: n // 3] = np.searchsorted(numbers, 2.0**-14) - 1  # which float32 rounds to a normal number, or below
+    middles = (numbers[k] + numbers[k + 1]) / 2
+    x = (rng.standard_normal(n) * size).astype(np.float16)
+    scale, value = rng.uniform(0.5, 2, n), x.astype(np.float64)
+    beside = rng.choice([-1, 1], n) * (rng.uniform(0.1, 4, n) * 2.0**-23 * middles + 2.0**-50 * np.abs(value))
+    mean = value - rng.choice([-1, 1], n) * (middles + beside) / scale
+    y = numbabn.normalize(np.stack([x] * times, axis=1), mean, np.ones(n), scale, eps=0, axis=0)
+    wanted = rounded((value - mean) * scale, x.dtype)
     np.testing.assert_array_equal(y.astype(np.float64), np.stack([wanted] * times, axis=1))
 
 

@@ -12,6 +12,7 @@ from .scratch import Run
 
 LINE = 64  # bytes
 PAST = 32 << 20  # bytes of a result that is too large to be found in a cache by who reads it next
+HALVES = 512  # columns of 16 bits that several short rows fill together: beginning a row costs more than its memory
 LONG = 16384  # columns of rows that are whole lines of memory together, at most
 
 
@@ -28,7 +29,7 @@ def writing(window: Window, task: Any, into: str) -> passes.Pass:
     g = window.geometry
     if goes_past(window, into):
         out, items = window.flat[into], min(cuts.ITEMS, max(1, g.size // GRAIN))
-        pack = _pack_of_lines(g, LINE // out.itemsize)
+        pack = _pack_of_lines(g, LINE // out.itemsize, HALVES if out.itemsize == 2 else cuts.NARROW)
         if pack:
             args: tuple[Any, ...] = (task, out, g.outer, g.channels, g.inner, pack, items)
             return passes.Pass(cuts.kernel("written", "rows_past"), args, items)
@@ -51,12 +52,12 @@ def goes_past(window: Window, into: str) -> bool | None:
     return True if own and (cuts.by_rows(g) or g.inner >= 2 * LINE // window.flat[into].itemsize) else None
 
 
-def _pack_of_lines(g: Geometry, line: int) -> int:
-    """How many rows are whole lines of memory together; 0 for runs, and where rows do not touch, or are too long."""
+def _pack_of_lines(g: Geometry, line: int, columns: int) -> int:
+    """How many rows are whole lines of memory and so many columns; 0 for runs, and rows that are apart or too long."""
     if not cuts.by_rows(g):
         return 0
     row = g.channels * g.inner
     whole = line // math.gcd(line, row)
-    pack = -(-cuts.NARROW // (row * whole)) * whole
+    pack = -(-columns // (row * whole)) * whole
     touching = all(g.outer_stride[name] == row for name in g.arrays)
     return pack if touching and pack * row <= max(LONG, row) and g.outer >= 8 * pack else 0
