@@ -39,7 +39,7 @@ def write_four(t, p0, p1, p2, p3, out, q0, q1, q2, q3, j, past):
 
 
 @inlined
-def _write_two(t, p0, p1, p2, p3, out, q0, q1, q2, q3, j, past):
+def write_two(t, p0, p1, p2, p3, out, q0, q1, q2, q3, j, past):
     """`write_four` of two vectors: those of a row one behind the other, which past the cache fills a line at once."""
     k = moved(j, LANES)
     a, b, c, d = point(t, p0, j), point(t, p1, j), point(t, p2, j), point(t, p3, j)
@@ -52,7 +52,7 @@ def _write_two(t, p0, p1, p2, p3, out, q0, q1, q2, q3, j, past):
 
 @inlined
 def _write_eight(t, p0, p1, p2, p3, out, q0, q1, q2, q3, j, past):
-    """`_write_two` of four vectors."""
+    """`write_two` of four vectors."""
     k, m, n = moved(j, LANES), moved(j, 2 * LANES), moved(j, 3 * LANES)
     a0, b0, c0, d0 = point(t, p0, j), point(t, p1, j), point(t, p2, j), point(t, p3, j)
     a1, b1, c1, d1 = point(t, p0, k), point(t, p1, k), point(t, p2, k), point(t, p3, k)
@@ -91,7 +91,7 @@ def write_lines(t, p0, p1, p2, p3, out, q0, q1, q2, q3, line):
 
 @overload(write_lines, jit_options=ALONE)
 def _write_lines(t, p0, p1, p2, p3, out, q0, q1, q2, q3, line):
-    write = {1: write_four, 2: _write_two, 4: _write_eight}[LINE // out.size // LANES]
+    write = {1: write_four, 2: write_two, 4: _write_eight}[LINE // out.size // LANES]
     return lambda t, p0, p1, p2, p3, out, q0, q1, q2, q3, line: write(
         t, p0, p1, p2, p3, out, q0, q1, q2, q3, Eight(line), True
     )

@@ -6,7 +6,7 @@ rows begin where a line begins, the columns turned to fit (`phase`), and what is
 """
 
 from .forms import LANES, Eight, Few
-from .jit import helper, kernel
+from .jit import helper, kernel, otherwise
 from .lines import gap, line_of, settle
 from .memory import at, load, moved, store, store_past
 from .point import (
@@ -22,7 +22,7 @@ from .point import (
 )
 from .room import copy, free_room, is_missing, new_room, padded, seen_as
 from .single import columns_of, suited
-from .strips import by_strips, four_ahead, four_by_strips, run_by_strips, write_four, write_lines
+from .strips import by_strips, four_ahead, four_by_strips, run_by_strips, write_four, write_lines, write_two
 
 # Rows ------------------------------------------------------------------------------------------------
 
@@ -46,17 +46,32 @@ def _write_row(t, r, out, q, width):
         store(out, moved(last, q), point(t, place, last))
 
 
+def _odd_quarter(single, rows):
+    """A quarter of rows, or one less: an odd number, as rows of 512 bytes meet in the same lines of a cache else."""
+    return rows // 4 - (1 if rows % 8 < 4 and rows > 64 else 0)
+
+
+@otherwise(_odd_quarter)
+def _quarter(single, rows):
+    """A quarter of rows; by float32 rows that are left over take longer than what meets."""
+    return rows // 4
+
+
 @helper
 def _write_rows(t, single, out, step, rows, width):
     """Rows of a task with columns, four at a time, one from each quarter of them; `step` from row to row of out."""
-    quarter, rest, doubt = rows // 4, width % LANES, 0
+    quarter, rest, doubt = _quarter(single, rows), width % LANES, 0
+    first = by_strips(single, width)
+    twos = width - (width - first) % (2 * LANES)
     for i in range(quarter):
         make_ready(t, i, quarter, 4)
         p0, p1 = row_place(t, i, 0), row_place(t, i + quarter, 1)
         p2, p3 = row_place(t, i + 2 * quarter, 2), row_place(t, i + 3 * quarter, 3)
         q0, q1, q2, q3 = i * step, (i + quarter) * step, (i + 2 * quarter) * step, (i + 3 * quarter) * step
         doubt = four_by_strips(single, t, p0, p1, p2, p3, out, q0, q1, q2, q3, width, None, doubt)
-        for j in range(by_strips(single, width), width - rest, LANES):
+        for j in range(first, twos, 2 * LANES):
+            write_two(t, p0, p1, p2, p3, out, q0, q1, q2, q3, Eight(j), None)
+        for j in range(twos, width - rest, LANES):
             write_four(t, p0, p1, p2, p3, out, q0, q1, q2, q3, Eight(j), None)
         if rest > 0:
             write_four(t, p0, p1, p2, p3, out, q0, q1, q2, q3, Few(width - rest, rest), None)
@@ -67,7 +82,7 @@ def _write_rows(t, single, out, step, rows, width):
 @helper
 def _write_rows_past(t, single, out, rows, width):
     """`_write_rows` past the cache: each row whole lines, all of them one after the other."""
-    quarter, doubt = rows // 4, 0
+    quarter, doubt = _quarter(single, rows), 0
     for i in range(quarter):
         p0, p1 = row_place(t, i, 0), row_place(t, i + quarter, 1)
         p2, p3 = row_place(t, i + 2 * quarter, 2), row_place(t, i + 3 * quarter, 3)
