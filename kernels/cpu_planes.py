@@ -14,11 +14,12 @@ from .lines import gap, line_of, settle
 from .memory import at, load, moved, store
 from .more_of_runs import COLUMNS, add_more, add_more_of_streams, fold_more
 from .point import of_channel, run_place
-from .room import clear, free_room, is_missing, new_room, padded, seen_as
+from .room import clear, free_room, is_missing, new_room, padded
+from .single import eight_known, only_if, suited
 from .vector import added, nothing, total, within
 from .weights import ask_for_picks, deviation, four_weights, one_for_all, view_of_run, weigh, weighted
 from .welford import begin_part, merge_tree, scale_of, take_in, take_in_sums
-from .written import write_past, write_some
+from .written import room_of_runs, write_past, write_some
 
 TILE = 8192  # values of short runs between two merges
 FAR_APART = 32768  # values of a run whose weights do not stay cached for the next channel
@@ -287,7 +288,7 @@ def train(
 
     The second pass goes backwards, to meet first what is still cached.
     """
-    room = new_room(_room_of_block(-(-channels // blocks)) + padded(channels) + padded(line_of(out)))
+    room = new_room(_room_of_block(-(-channels // blocks)) + padded(channels) + padded(room_of_runs(out)))
     if is_missing(room):
         return False
     scale = at(room, _room_of_block(-(-channels // blocks)))
@@ -309,11 +310,13 @@ def train(
 def _write_channels(t, out, out_outer, out_channel, outer, channels, c0, c1, inner, carry, past):
     """All outers of channels c0..c1, the last ones first; past the cache where all channels touch."""
     if past is not None:
-        _write_channels_past(t, out, outer, channels, c0, c1, inner, seen_as(carry, out, line_of(out)))
+        _write_channels_past(t, out, outer, channels, c0, c1, inner, carry)
         return
+    known, eight = -1, only_if(suited(t, out), carry)
     for o in range(outer - 1, -1, -1):
         for c in range(c1 - 1, c0 - 1, -1):
-            write_some(of_channel(t, c), run_place(t, o, c, 0), 0, out, o * out_outer + c * out_channel, inner)
+            known, q = eight_known(eight, t, out, c, channels, known), o * out_outer + c * out_channel
+            write_some(of_channel(t, c), eight, c, run_place(t, o, c, 0), 0, out, q, inner)
 
 
 @helper
@@ -327,9 +330,9 @@ def _write_channels_past(t, out, outer, channels, c0, c1, inner, carry):
     for o in range(outer - 1, -1, -1):
         first, last = _lines(o, channels, c0, c1, inner, phase, line)
         begin, end = (o * channels + c0) * inner, (o * channels + c1) * inner
-        write_some(of_channel(t, c0), run_place(t, o, c0, 0), 0, out, begin, first - begin)
+        write_some(of_channel(t, c0), None, c0, run_place(t, o, c0, 0), 0, out, begin, first - begin)
         last_run = run_place(t, o, c1 - 1, inner - (end - last))
-        write_some(of_channel(t, c1 - 1), last_run, 0, out, last, end - last)
+        write_some(of_channel(t, c1 - 1), None, c1 - 1, last_run, 0, out, last, end - last)
 
 
 @helper

@@ -20,12 +20,12 @@ def new_room(n):
 
 
 def is_missing(room):
-    """Whether there was no memory for a room."""
+    """Whether there was no memory for a room; None is none that was asked for."""
     return False
 
 
 def free_room(room):
-    """Give back what `new_room` gave."""
+    """Give back what `new_room` gave, or None."""
 
 
 @helper
@@ -75,6 +75,8 @@ def _new_room(n):
 @operation(is_missing)
 def _is_missing(room):
     def codegen(context, builder, signature, args):
+        if isinstance(signature.args[0], types.NoneType):
+            return cgutils.false_bit
         return builder.icmp_unsigned("==", builder.ptrtoint(args[0], WORD), ir.Constant(WORD, 0))
 
     return types.boolean(room), codegen
@@ -82,6 +84,9 @@ def _is_missing(room):
 
 @operation(free_room)
 def _free_room(room):
+    if isinstance(room, types.NoneType):
+        return types.void(room), nothing_at_all
+
     def codegen(context, builder, signature, args):
         kind = ir.FunctionType(ir.VoidType(), [BYTE.as_pointer()])
         builder.call(cgutils.get_or_insert_function(builder.module, kind, "free"), args)

@@ -1,6 +1,6 @@
 """What a task takes for 16-bit results by float32 (`certain.py`): its factors and terms as sums of two float32 each.
 
-By column in a room, or as numbers that float32 holds. `least` is the size from which a result can be certain: a normal
+By column in a room, or of one channel as numbers. `least` is the size from which a result can be certain: a normal
 number that is not small beside the terms; NaN where float32 cannot hold what it takes. A product with infinity is
 infinity in both parts of a factor, as they have one sign and neither is 0.
 """
@@ -14,13 +14,14 @@ from numba.core import cgutils
 from numba.extending import overload
 
 from .flat import Flat
-from .forms import LANES, Affine, Eight, Gradient
+from .forms import LANES, Affine, Eight, Few, Gradient
 from .half import HALF_LEAST, to_bfloat, to_half
-from .jit import ALONE, helper, inlined, maybe
+from .jit import ALONE, helper, inlined, maybe, otherwise
 from .memory import at, load, moved, store
 from .objects import address_of, singles_at
 from .operation import call_of, nothing_at_all, operation
 from .point import one_of, plus
+from .room import new_room
 from .vector import DOUBLE, kind_of, nothing, select, to_single, total
 
 STRIP = 4 * LANES  # values that are decided on at once: a line of memory
@@ -31,6 +32,7 @@ BEFORE = 2.0**-5  # of a product that is rounded in float64 alone, that counts a
 BELOW = 1.0 - 2.0**-24  # of a float64, what is rounded to a float32 that is less
 TINY, HUGE = 2.0**-100, 2.0**100  # between these float32 holds both parts of a factor
 SMALL = 2.0**-60  # from here on, where the second part is to be no 0 either
+ROOM = 4 * LANES  # float64 that hold eight numbers of float32 for each of eight channels
 NO_X = 1.0 + 2.0**-20  # no number of 16 bits
 # Tasks: the kinds of results, and what there must not be. float16 is too often too close to the middle for gradients.
 TASKS = {
@@ -200,24 +202,55 @@ def _gradient_columns(t, out, width, room, w):
     return SingleGradient(fields, at(fields, w), k, at(k, w), c, at(c, w), least)
 
 
-@helper
-def _affine_channel(t, out):
-    a, a_rest, b, b_rest, least, root, then, careful = _affine(t.mean, t.scale, t.shift, out)
-    return SingleAffine(a, a_rest, b, b_rest, least, root, then, careful > 0.0)
+@inlined
+def _eight_affine(t, out, c, fields):
+    parts = _affine(load(t.mean, c), load(t.scale, c), one_of(t.shift, c), out)
+    _keep(fields, Eight(0), LANES, parts)
+    store(fields, Eight(7 * LANES), parts[7])
 
 
-@helper
-def _gradient_channel(t, out):
-    a, a_rest, k, k_rest, c, c_rest, least = _gradient(t.mean, t.a, t.b, t.k, out)
-    return SingleGradient(a, a_rest, k, k_rest, c, c_rest, least)
+@inlined
+def _eight_gradients(t, out, c, fields):
+    _keep(fields, Eight(0), LANES, _gradient(load(t.mean, c), load(t.a, c), load(t.b, c), load(t.k, c), out))
+
+
+@inlined
+def _one_affine(t, fields, c):
+    return SingleAffine(
+        load(fields, c),
+        load(fields, c + LANES),
+        load(fields, c + 2 * LANES),
+        load(fields, c + 3 * LANES),
+        load(fields, c + 4 * LANES),
+        load(fields, c + 5 * LANES),
+        load(fields, c + 6 * LANES),
+        load(fields, c + 7 * LANES) > 0.0,
+    )
+
+
+@inlined
+def _one_gradient(t, fields, c):
+    return SingleGradient(
+        load(fields, c),
+        load(fields, c + LANES),
+        load(fields, c + 2 * LANES),
+        load(fields, c + 3 * LANES),
+        load(fields, c + 4 * LANES),
+        load(fields, c + 5 * LANES),
+        load(fields, c + 6 * LANES),
+    )
 
 
 def _columns(t, out, width, room, w):
     """The task in float32, for each column, in a room whose fields are w apart."""
 
 
-def channel_of(t, out):
-    """The task in float32, of one channel."""
+def _eight(t, out, c, fields):
+    """Keep the fields at an index of channels, `LANES` apart."""
+
+
+def _one(t, fields, c):
+    """The task in float32 of one of eight channels."""
 
 
 @call_of(_columns)
@@ -225,12 +258,48 @@ def _columns_by_task(t, out, width, room, w):
     return _affine_columns if kind_of(t) is Affine else _gradient_columns
 
 
-@call_of(channel_of)
-def _channel_by_task(t, out):
-    return _affine_channel if kind_of(t) is Affine else _gradient_channel
+@call_of(_eight)
+def _eight_by_task(t, out, c, fields):
+    return _eight_affine if kind_of(t) is Affine else _eight_gradients
+
+
+@call_of(_one)
+def _one_by_task(t, fields, c):
+    return _one_affine if kind_of(t) is Affine else _one_gradient
 
 
 @maybe
 def columns_of(suits, t, out, width, room, w):
     """`_columns` of a task that is suited; None stays None."""
     return _columns(t, out, width, room, w)
+
+
+@maybe
+def room_of_eight(suits):
+    """Room for `eight_known`; None where nothing is."""
+    return new_room(ROOM)
+
+
+@maybe
+def only_if(suits, room):
+    """A room for `eight_known`; None where nothing is."""
+    return room
+
+
+@otherwise("known")
+def eight_known(room, t, out, c, channels, known):
+    """Which eight channels of a task are known, channel c among them: worked out together, into a room or None."""
+    if c // LANES != known:
+        known = c // LANES
+        first, fields = known * LANES, singles_at(address_of(room))
+        if channels - first >= LANES:
+            _eight(t, out, Eight(first), fields)
+        else:
+            _eight(t, out, Few(first, channels - first), fields)
+    return known
+
+
+@inlined
+def one_known(t, c, room):
+    """The task in float32 of channel c, as numbers, out of eight that are known."""
+    return _one(t, singles_at(address_of(room)), c % LANES)

@@ -10,7 +10,7 @@ from .jit import ALONE, inlined, otherwise
 from .lines import line_of
 from .memory import moved, store, store_past
 from .point import look_ahead, point
-from .single import channel_of
+from .single import one_known
 
 
 def put(out, j, value, past):
@@ -118,17 +118,18 @@ def by_strips(single, width):
 
 
 @otherwise(0)
-def run_by_strips(suits, t, place, j, out, q, n, past):
-    """n values of a run, strip by strip, by float32 or where need be float64: how many, as the last strip is whole."""
-    whole, doubt = n // STRIP * STRIP, 0
-    if whole > 0:
-        single = channel_of(t, out)
-        for k in range(0, whole, STRIP):
-            if past is not None:
-                look_ahead(t, place, j + k)
-            sure = is_worth(doubt) and put_strips(single, t, j + k, (place,), out, (q + k,), past)
-            doubt = after(doubt, sure)
-            if not sure:
-                for m in range(k, k + STRIP, LANES):
-                    put(out, Eight(q + m), point(t, place, Eight(j + m)), past)
+def run_by_strips(eight, t, c, place, j, out, q, n, past):
+    """n values of a run, strip by strip, by float32 or where need be float64: how many, as the last strip is whole.
+
+    eight: what is known of eight channels (`single.py`), c among them.
+    """
+    whole, doubt, single = n // STRIP * STRIP, 0, one_known(t, c, eight)
+    for k in range(0, whole, STRIP):
+        if past is not None:
+            look_ahead(t, place, j + k)
+        sure = is_worth(doubt) and put_strips(single, t, j + k, (place,), out, (q + k,), past)
+        doubt = after(doubt, sure)
+        if not sure:
+            for m in range(k, k + STRIP, LANES):
+                put(out, Eight(q + m), point(t, place, Eight(j + m)), past)
     return whole

@@ -21,7 +21,7 @@ from .point import (
     with_columns,
 )
 from .room import copy, free_room, is_missing, new_room, padded, seen_as
-from .single import columns_of, suited
+from .single import ROOM, columns_of, eight_known, only_if, room_of_eight, suited
 from .strips import by_strips, four_ahead, four_by_strips, run_by_strips, write_four, write_lines, write_two
 
 # Rows ------------------------------------------------------------------------------------------------
@@ -153,47 +153,55 @@ def rows_past(lo, hi, t, out, rows, channels, inner, pack, items):
 
 
 @helper
-def write_some(t, place, j, out, q, n):
-    """n values of a run, from j on, into the cache, from q on; t: `of_channel`."""
+def write_some(t, eight, c, place, j, out, q, n):
+    """n values of a run of channel c, from j on, into the cache, from q on; t: `of_channel`; eight: known, or None."""
     rest = n % LANES
-    for k in range(run_by_strips(suited(t, out), t, place, j, out, q, n, None), n - rest, LANES):
+    for k in range(run_by_strips(eight, t, c, place, j, out, q, n, None), n - rest, LANES):
         store(out, Eight(q + k), point(t, place, Eight(j + k)))
     if rest > 0:
         store(out, Few(q + n - rest, rest), point(t, place, Few(j + n - rest, rest)))
 
 
 @helper
-def write_past(t, out, first, last, channels, inner, carry):
+def write_past(t, out, first, last, channels, inner, room):
     """Values first..last of a contiguous out past the cache; first begins a line, as last does or the end of all.
 
-    carry: room for a line, of the kind of out, where a line that two runs share is put together.
+    room: of `room_of_runs`, where a line that two runs share is put together.
     """
-    line, have = line_of(out), 0
+    known, eight = -1, only_if(suited(t, out), at(room, line_of(out)))
+    line, have, carry = line_of(out), 0, seen_as(room, out, line_of(out))
     run, i, at_value = first // inner, first % inner, first
     o, c = run // channels, run % channels
     while at_value < last:
         n = min(inner - i, last - at_value)
+        known = eight_known(eight, t, out, c, channels, known)
         own, place, j = of_channel(t, c), run_place(t, o, c, i), 0
         if have > 0:
             j = min(line - have, n)
-            write_some(own, place, 0, carry, have, j)
+            write_some(own, eight, c, place, 0, carry, have, j)
             have += j
             if have == line:
                 _put_line(out, at_value + j - line, carry)
                 have = 0
         if have == 0:
-            j += run_by_strips(suited(own, out), own, place, j, out, at_value + j, n - j, True)
+            j += run_by_strips(eight, own, c, place, j, out, at_value + j, n - j, True)
             while j + line <= n:
                 look_ahead(own, place, j)
                 for k in range(j, j + line, LANES):
                     store_past(out, Eight(at_value + k), point(own, place, Eight(k)))
                 j += line
-            write_some(own, place, j, carry, 0, n - j)
+            write_some(own, eight, c, place, j, carry, 0, n - j)
             have = n - j
         at_value, i, c = at_value + n, 0, c + 1
         if c == channels:
             o, c = o + 1, 0
     copy(carry, 0, out, last - have, have)
+
+
+@helper
+def room_of_runs(out):
+    """How much room `write_past` takes."""
+    return line_of(out) + ROOM
 
 
 @helper
@@ -205,23 +213,28 @@ def _put_line(out, at_value, carry):
 @kernel
 def planes(lo, hi, t, out, out_outer, out_channel, channels, inner, inner_blocks):
     """Items lo..hi of outer x channels x inner_blocks; out: flat, perhaps the memory of x."""
-    plane, k = lo // inner_blocks, lo % inner_blocks
+    room = room_of_eight(suited(t, out))
+    if is_missing(room):
+        return False
+    plane, k, known = lo // inner_blocks, lo % inner_blocks, -1
     o, c = plane // channels, plane % channels
     for _ in range(lo, hi):
         i0, i1 = (0, inner) if inner_blocks == 1 else (inner * k // inner_blocks, inner * (k + 1) // inner_blocks)
-        write_some(of_channel(t, c), run_place(t, o, c, i0), 0, out, o * out_outer + c * out_channel + i0, i1 - i0)
+        known, q = eight_known(room, t, out, c, channels, known), o * out_outer + c * out_channel + i0
+        write_some(of_channel(t, c), room, c, run_place(t, o, c, i0), 0, out, q, i1 - i0)
         k += 1  # rather than divisions, which take as long as a short run
         if k == inner_blocks:
             k, c = 0, c + 1
             if c == channels:
                 c, o = 0, o + 1
+    free_room(room)
     return True
 
 
 @kernel
 def planes_past(lo, hi, t, out, channels, inner, size, items):
     """Items lo..hi of `items`, of `size` values in all, past the cache; out: contiguous."""
-    room = new_room(line_of(out))
+    room = new_room(room_of_runs(out))
     if is_missing(room):
         return False
     phase = gap(out)
@@ -229,7 +242,7 @@ def planes_past(lo, hi, t, out, channels, inner, size, items):
     if lo == 0:
         _write_values(t, out, 0, min(phase, size), channels, inner)
         first = min(phase, size)
-    write_past(t, out, first, last, channels, inner, seen_as(room, out, line_of(out)))
+    write_past(t, out, first, last, channels, inner, room)
     settle()
     free_room(room)
     return True
@@ -251,5 +264,5 @@ def _write_values(t, out, first, last, channels, inner):
         run, i = first // inner, first % inner
         n = min(inner - i, last - first)
         o, c = run // channels, run % channels
-        write_some(of_channel(t, c), run_place(t, o, c, i), 0, out, first, n)
+        write_some(of_channel(t, c), None, c, run_place(t, o, c, i), 0, out, first, n)
         first += n
