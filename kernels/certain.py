@@ -3,9 +3,11 @@
 A sum of products in float32, of what is the sum of two float32 each, is off by less than some units in the last place.
 Rounded to 16 bits it is what float64 gives, unless it lies within those units of the middle between two neighbours, or
 is so small beside its terms that little of it is left, or below the normal numbers. Then nothing is written, and
-float64 decides: a line of four rows in sixteen of float16, in a hundred of bfloat16. Where little can be left only of
-what is next to 0, which the bits of the result show, or of no x at all, nothing else is looked at. Else each result
-is compared with the least, and what x gives that is next to the mean, or that itself, which is common, is known before.
+float64 decides: a line of four rows in sixteen of float16, in a hundred of bfloat16.
+
+Of most affine functions the bits of a result show that it is small, or no x makes it so. Of the others each result is
+compared with the least that is certain, and what the x gives that is next to their root, the mean or not far from it,
+is known before: it may be common.
 """
 
 import functools
@@ -109,7 +111,7 @@ def _elements(context, builder, flat, pointer, i):
 
 
 def _affine(context, builder, flat, fields, x):
-    """(results, which are doubtful) as LLVM's vectors; fields: the four numbers of the function, or all of them."""
+    """(results, which are doubtful) as LLVM's vectors; fields: four, and three more where care is to be taken."""
     a, a_rest, b, b_rest, *care = fields
     y = builder.fadd(_called(builder, "fma", x, a, b), _called(builder, "fma", x, a_rest, b_rest))
     if not care:
