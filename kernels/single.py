@@ -215,8 +215,9 @@ def _eight_gradients(t, out, c, fields):
 
 
 @inlined
-def _one_affine(t, fields, c):
-    return SingleAffine(
+def _seven(fields, c):
+    """What `_keep` kept of one of eight channels."""
+    return (
         load(fields, c),
         load(fields, c + LANES),
         load(fields, c + 2 * LANES),
@@ -224,21 +225,19 @@ def _one_affine(t, fields, c):
         load(fields, c + 4 * LANES),
         load(fields, c + 5 * LANES),
         load(fields, c + 6 * LANES),
-        load(fields, c + 7 * LANES) > 0.0,
     )
 
 
 @inlined
+def _one_affine(t, fields, c):
+    a, a_rest, b, b_rest, least, root, then = _seven(fields, c)
+    return SingleAffine(a, a_rest, b, b_rest, least, root, then, load(fields, c + 7 * LANES) > 0.0)
+
+
+@inlined
 def _one_gradient(t, fields, c):
-    return SingleGradient(
-        load(fields, c),
-        load(fields, c + LANES),
-        load(fields, c + 2 * LANES),
-        load(fields, c + 3 * LANES),
-        load(fields, c + 4 * LANES),
-        load(fields, c + 5 * LANES),
-        load(fields, c + 6 * LANES),
-    )
+    a, a_rest, k, k_rest, rest, rest_of_rest, least = _seven(fields, c)
+    return SingleGradient(a, a_rest, k, k_rest, rest, rest_of_rest, least)
 
 
 def _columns(t, out, width, room, w):
