@@ -107,9 +107,9 @@ def narrowed(context, builder, value, n):
 
 
 def bits_of_halves(context, builder, value, n):
-    """`narrowed`, of 16 or more, as the bits of the results, by F16C.
+    """`narrowed`, of 16, 32 or more, as the bits of the results, by F16C.
 
-    Of what is both stored and looked at as bits LLVM makes float16 again, and no store of that goes past the cache.
+    A conversion whose bits are both looked at and stored is stored by LLVM as float16, and never past the cache.
     """
     if "+avx512f" in context.codegen()._tm_features:
         each, name, mask = 16, "llvm.x86.avx512.mask.vcvtps2ph.512", [(ir.VectorType(ir.IntType(16), 16), None)]

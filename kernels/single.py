@@ -1,8 +1,7 @@
 """What a task takes for 16-bit results by float32 (`certain.py`): its factors and terms as sums of two float32 each.
 
 By column in a room, or of one channel as numbers. `least` is the size from which a result can be certain: a normal
-number that is not small beside the terms; NaN where float32 cannot hold what it takes. A product with infinity is
-infinity in both parts of a factor, as they have one sign and neither is 0.
+number that is not small beside the terms; NaN where float32 cannot hold what it takes.
 """
 
 from typing import Any, NamedTuple
@@ -29,9 +28,11 @@ STRIP = 4 * LANES  # values that are decided on at once: a line of memory
 LEAST = {"f2": HALF_LEAST, "b2": 2.0**-96}
 LEFT = 2.0**-19  # of the terms, that a result has to be
 BEFORE = 2.0**-5  # of a product that is rounded in float64 alone, that counts as a term
-BELOW = 1.0 - 2.0**-24  # of a float64, what is rounded to a float32 that is less
+# What a factor is multiplied by before it is rounded: so the rest has its sign and is not 0, and infinity times both is
+# one infinity.
+BELOW = 1.0 - 2.0**-24
 TINY, HUGE = 2.0**-100, 2.0**100  # between these float32 holds both parts of a factor
-SMALL = 2.0**-60  # from here on, where the second part is to be no 0 either
+WHOLE = 2.0**-60  # a factor from here on has a rest that is a normal number
 ROOM = 4 * LANES  # float64 that hold eight numbers of float32 for each of eight channels
 NO_X = 1.0 + 2.0**-20  # no number of 16 bits
 # Tasks: the kinds of results, and what there must not be. float16 is too often too close to the middle for gradients.
@@ -44,8 +45,8 @@ TASKS = {
 class SingleAffine(NamedTuple):
     """x * (a + a_rest) + (b + b_rest); `then` where x is `root`, the 16-bit number next to where that is 0.
 
-    careful: whether there is an x, with a result above `2 * LEAST`, that needs a look at `least`, or one for which
-    `then` is 0, as it may be common; where there is no such root, `root` is no number of 16 bits.
+    careful: whether results are to be compared with `least`, and x with `root`. If not, a result of `2 * LEAST` and
+    more is no smaller than `least`, whatever x is. Where `then` is certain, `root` is no number of 16 bits.
     """
 
     a: Any
@@ -134,12 +135,13 @@ def _affine(mean, scale, shift, out):
     before = mean * scale
     b = plus(0.0 - before, shift, 0)
     size = abs(before) * BEFORE + abs(b)
-    held = _is_held(scale, SMALL) & (abs(before) + abs(b) < HUGE)
+    held = _is_held(scale, WHOLE) & (abs(before) + abs(b) < HUGE)
     high, b_high, least = to_single(scale * BELOW), to_single(b), _least(held, size, out)
     root = nearest(0.0 - b / scale, out)
     then = nearest(plus((root - mean) * scale, shift, 0), out)
     left = size * LEFT
-    clear = (left <= least_of(out)) | (abs(then) >= left)  # of no x is less left than of the root
+    # Either what is small beside the terms is so by its bits, or nothing is: of no x is less left than of the root.
+    clear = (left <= least_of(out)) | (abs(then) >= left)
     known = (abs(then) < least) & (abs(root) < HUGE)
     return (
         high,
@@ -149,7 +151,7 @@ def _affine(mean, scale, shift, out):
         least,
         select(known, root, NO_X),
         then,
-        select(held & clear & (then != 0.0), 0.0, 1.0),
+        select(held & clear & (then != 0.0), 0.0, 1.0),  # x that gives 0 may be common
     )
 
 
@@ -281,7 +283,7 @@ def room_of_eight(suits):
 
 @maybe
 def only_if(suits, room):
-    """A room for `eight_known`; None where nothing is."""
+    """The room, where a task is suited."""
     return room
 
 

@@ -47,7 +47,7 @@ def _write_row(t, r, out, q, width):
 
 
 def _odd_quarter(single, rows):
-    """A quarter of rows, or one less: an odd number, as rows of 512 bytes meet in the same lines of a cache else."""
+    """A quarter of rows, of many an odd number: else rows of 512 bytes meet in the same lines of a cache."""
     return rows // 4 - (1 if rows % 8 < 4 and rows > 64 else 0)
 
 
