@@ -116,7 +116,7 @@ def _affine(context, builder, flat, fields, x):
     y = builder.fadd(_called(builder, "fma", x, a, b), _called(builder, "fma", x, a_rest, b_rest))
     if not care:
         result, close = _rounded(context, builder, flat, y)
-        bits = builder.and_(builder.bitcast(result, HALVES), repeated(HALVES, SMALL[flat.kind], STRIP))
+        bits = builder.and_(result, repeated(HALVES, SMALL[flat.kind], STRIP))
         return result, builder.or_(close, builder.icmp_unsigned("==", bits, repeated(HALVES, 0, STRIP)))
     least, root, then = care
     doubtful = builder.fcmp_unordered("<", _called(builder, "fabs", y), least)

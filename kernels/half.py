@@ -90,8 +90,8 @@ def widened(context, builder, kind, value, n):
 
 def _to_upper_halves(builder, value):
     """LLVM's `LANES` numbers of 16 bits as those of float32, by AVX2: a load of both halves and a shuffle."""
-    byte, twice = ir.VectorType(ir.IntType(8), 4 * LANES), ir.VectorType(INT32, 2 * LANES)
-    both = builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), ir.Constant(twice, [*range(LANES)] * 2))
+    byte = ir.VectorType(ir.IntType(8), 4 * LANES)
+    both = _shuffled(builder, value, value, [*range(LANES)] * 2)
     places = [place for k in range(LANES) for place in (128, 128, 2 * k, 2 * k + 1)]  # 128 and more: zero
     kind = ir.FunctionType(byte, [byte, byte])
     shuffle = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx2.pshuf.b")
@@ -111,14 +111,12 @@ def bits_of_halves(context, builder, value, n):
 
     A conversion whose bits are both looked at and stored is stored by LLVM as float16, and never past the cache.
     """
+    half = ir.IntType(16)
+    each, name, rest = 8, "llvm.x86.vcvtps2ph.256", [ir.Constant(INT32, 0)]
     if "+avx512f" in context.codegen()._tm_features:
-        each, name, mask = 16, "llvm.x86.avx512.mask.vcvtps2ph.512", [(ir.VectorType(ir.IntType(16), 16), None)]
-        mask.append((ir.IntType(16), -1))
-    else:
-        each, name, mask = 8, "llvm.x86.vcvtps2ph.256", []
-    rest = [ir.Constant(INT32, 0), *(ir.Constant(kind, number) for kind, number in mask)]
-    result = ir.VectorType(ir.IntType(16), each)
-    kind = ir.FunctionType(result, [ir.VectorType(ir.FloatType(), each), *(constant.type for constant in rest)])
+        each, name = 16, "llvm.x86.avx512.mask.vcvtps2ph.512"
+        rest += [ir.Constant(several(half, each), None), ir.Constant(half, -1)]  # of a mask: all
+    kind = ir.FunctionType(several(half, each), [several(ir.FloatType(), each), *(number.type for number in rest)])
     function = cgutils.get_or_insert_function(builder.module, kind, name)
     parts = [_shuffled(builder, value, value, range(k, k + each)) for k in range(0, n, each)]
     parts = [builder.call(function, [part, *rest]) for part in parts]
@@ -126,11 +124,6 @@ def bits_of_halves(context, builder, value, n):
         pairs = zip(parts[::2], parts[1::2], strict=True)
         parts = [_shuffled(builder, a, b, range(2 * a.type.count)) for a, b in pairs]
     return parts[0]
-
-
-def _shuffled(builder, a, b, places):
-    """LLVM's vector of the elements of two at some places."""
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(INT32, len(places)), list(places)))
 
 
 def _lacks_conversions(context):
@@ -179,12 +172,16 @@ def repeated(kind, value, n):
     return ir.Constant(kind, [value] * n if n else value)
 
 
+def _shuffled(builder, a, b, places):
+    """LLVM's vector of the elements of two at some places."""
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(INT32, len(places)), list(places)))
+
+
 def upper_halves(builder, words):
     """LLVM's upper halves of numbers of 32 bits."""
     n = words.type.count
     halves = builder.bitcast(words, ir.VectorType(ir.IntType(16), 2 * n))
-    odd = ir.Constant(ir.VectorType(INT32, n), list(range(1, 2 * n, 2)))
-    return builder.shuffle_vector(halves, ir.Constant(halves.type, ir.Undefined), odd)
+    return _shuffled(builder, halves, halves, range(1, 2 * n, 2))
 
 
 def packed(builder, words):
@@ -193,11 +190,7 @@ def packed(builder, words):
     LLVM's own way, a store that cuts them off, is never one past the cache.
     """
     four, eight = ir.VectorType(INT32, LANES // 2), ir.VectorType(ir.IntType(16), LANES)
-    nothing, half = ir.Constant(words.type, ir.Undefined), LANES // 2
-    both = [
-        builder.shuffle_vector(words, nothing, ir.Constant(four, list(range(first, first + half))))
-        for first in (0, half)
-    ]
+    both = [_shuffled(builder, words, words, range(first, first + LANES // 2)) for first in (0, LANES // 2)]
     kind = ir.FunctionType(eight, [four, four])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse41.packusdw"), both)
 

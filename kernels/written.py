@@ -82,7 +82,7 @@ def _write_rows(t, single, out, step, rows, width):
 @helper
 def _write_rows_past(t, single, out, rows, width):
     """`_write_rows` past the cache: each row whole lines, all of them one after the other."""
-    quarter, doubt = _quarter(single, rows), 0
+    quarter, doubt = rows // 4, 0
     for i in range(quarter):
         p0, p1 = row_place(t, i, 0), row_place(t, i + quarter, 1)
         p2, p3 = row_place(t, i + 2 * quarter, 2), row_place(t, i + 3 * quarter, 3)
