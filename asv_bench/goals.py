@@ -1,5 +1,7 @@
 """What numbabn is held to, as ratios of times that are measured in one run."""
 
+from contenders import PICKED
+
 CACHED = 16 << 20  # bytes of x, out and one more read of x in one channel: beyond it, training reads memory twice
 CHANNELS = 8  # as many channels at least keep all threads busy with whole ones
 RUN = 256  # values that lie together in one channel, for it to be a plane
@@ -25,7 +27,7 @@ def goal(row):
         return None if theirs is None else _held(of.get("numbabn, fresh", of["numbabn"]), theirs, 1.0, "PyTorch")
     copy, read = (row["references"].get(kind, {}).get("seconds") for kind in ("copy", "read"))
     task, ours = row["task"], of["numbabn"]
-    if task in ("masked", "positions", "weighted", "omitting"):
+    if task in PICKED:
         return _held(ours, of["numbabn, plain"], 1.5, "plain")
     if task in ("inference", "denormalize"):
         return _held(ours, copy, 1.05, "copy")

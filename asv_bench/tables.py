@@ -15,6 +15,8 @@ TITLES = {
     "positions": "moments with a boolean for each position",
     "weighted": "moments with a weight for each position",
     "omitting": "moments without what is NaN",
+    "samples": "moments with a boolean for each sample",
+    "lines": "moments with a weight for each line of the last two axes",
 }
 # The order of columns; what is not named comes last, as it was found.
 COLUMNS = ("numbabn", "numbabn, fresh", "numbabn, plain", "PyTorch, out=", "PyTorch")

@@ -16,7 +16,9 @@
 ``half.py``           float16 and bfloat16, rounded once
 ``welford.py``        closing a tile of shifted sums; Chan's merge of (count, mean, M2)
 ``weights.py``        masks, weights, NaN to leave out: how much an element counts
-``ahead.py``          masks and weights of short rows, written out before they are used
+``picks.py``          masks and weights at a row or a run
+``ahead.py``          those of short rows, written out before they are used
+``nested.py``         those whose axes do not touch where those of x do
 ``more.py``           third and fourth moments, extremes, non-finite values
 ``activation.py``     what may follow the normalization, and its slope
 ``cpu_rows.py``       moments, channels contiguous: (N, C), NHWC, and NCHW with tiny images

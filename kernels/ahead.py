@@ -1,6 +1,6 @@
 """Weights and masks of packed rows that are written out, a value for each column, before the rows are used.
 
-`weights.py` opens, fills and views them. One call fills several rows: a call for each took longer than the work itself.
+`picks.py` opens, fills and views them. One call fills several rows: a call for each took longer than the work itself.
 """
 
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.extending import overload
 
-from .forms import LANES, ByRow, ByRun, Scattered
+from .forms import LANES, ByRow, ByRun, NestedDense, Scattered
 from .jit import helper
 from .lines import touch
 from .memory import at, load, store
@@ -60,8 +60,27 @@ class Gathered(NamedTuple):
     width: int
 
 
-AHEAD = (ByRow, ByRun, Scattered)
-FILLED = (Repeated, Tiled, Gathered)
+class Copied(NamedTuple):
+    """`NestedDense`, opened: packed row r has the values of rows ``first + r * several`` on, `row` of each.
+
+    The slots of `buffer`, `width` long, hold packed rows.
+    """
+
+    flat: Any
+    slowest: int
+    many: int
+    slow: int
+    few: int
+    fast: int
+    first: int
+    several: int
+    row: int
+    buffer: Any
+    width: int
+
+
+AHEAD = (ByRow, ByRun, NestedDense, Scattered)
+FILLED = (Repeated, Tiled, Copied, Gathered)
 
 
 @helper
@@ -76,6 +95,8 @@ def ahead(form, first, c0, channels, pack, inner, room):
         return _repeated(form, first, channels, pack, inner, room)
     if isinstance(form, ByRun):
         return _tiled(form, first, channels, inner, room)
+    if isinstance(form, NestedDense):
+        return _copied(form, first, c0, channels, pack, inner, room)
     return _gathered(form, first, c0, channels, pack, inner, room)
 
 
@@ -85,6 +106,10 @@ def _ahead(form, first, c0, channels, pack, inner, room):
         return lambda form, first, c0, channels, pack, inner, room: _repeated(form, first, channels, pack, inner, room)
     if kind_of(form) is ByRun:
         return lambda form, first, c0, channels, pack, inner, room: _tiled(form, first, channels, inner, room)
+    if kind_of(form) is NestedDense:
+        return lambda form, first, c0, channels, pack, inner, room: _copied(
+            form, first, c0, channels, pack, inner, room
+        )
     return lambda form, first, c0, channels, pack, inner, room: _gathered(form, first, c0, channels, pack, inner, room)
 
 
@@ -99,6 +124,14 @@ def _repeated(form, first, channels, pack, inner, room):
 def _tiled(form, first, channels, inner, room):
     width = channels * inner
     return Tiled(at(form.flat, first * form.outer), form.outer, inner, seen_as(room, form.flat, AT_ONCE * width), width)
+
+
+@helper
+def _copied(form, first, c0, channels, pack, inner, room):
+    row = channels * inner
+    width = padded(pack * row + LANES)
+    flat, buffer = at(form.flat, c0 * form.channel), seen_as(room, form.flat, AT_ONCE * width)
+    return Copied(flat, form.slowest, form.many, form.slow, form.few, form.fast, first, pack, row, buffer, width)
 
 
 @helper
@@ -123,6 +156,8 @@ def _gathered(form, first, c0, channels, pack, inner, room):
 
 def from_row(form, t):
     """An opened form from packed row t on."""
+    if isinstance(form, Copied):
+        return form._replace(first=form.first + t * form.several)
     return form._replace(flat=at(form.flat, t * form.row))
 
 
@@ -134,6 +169,11 @@ def _from_row(form, t):
         )
     if kind_of(form) is Tiled:
         return lambda form, t: Tiled(at(form.flat, t * form.row), form.row, form.inner, form.buffer, form.width)
+    if kind_of(form) is Copied:
+        return lambda form, t: Copied(
+            form.flat, form.slowest, form.many, form.slow, form.few, form.fast,
+            form.first + t * form.several, form.several, form.row, form.buffer, form.width,
+        )  # fmt: skip
     return lambda form, t: Gathered(at(form.flat, t * form.row), form.row, form.places, form.buffer, form.width)
 
 
@@ -143,6 +183,8 @@ def fill_slots(form, r, step, n):
         _repeat_rows(form, r, step, n)
     elif isinstance(form, Tiled):
         _tile_rows(form, r, step, n)
+    elif isinstance(form, Copied):
+        _copy_rows(form, r, step, n)
     elif isinstance(form, Gathered):
         _gather_rows(form, r, step, n)
 
@@ -153,6 +195,8 @@ def _fill_slots(form, r, step, n):
         return lambda form, r, step, n: _repeat_rows(form, r, step, n)
     if kind_of(form) is Tiled:
         return lambda form, r, step, n: _tile_rows(form, r, step, n)
+    if kind_of(form) is Copied:
+        return lambda form, r, step, n: _copy_rows(form, r, step, n)
     if kind_of(form) is Gathered:
         return lambda form, r, step, n: _gather_rows(form, r, step, n)
     return lambda form, r, step, n: None
@@ -170,6 +214,38 @@ def _gather_rows(form, r, step, n):
 def _gather(flat, places, out, width):
     for j in range(width):
         store(out, j, load(flat, np.intp(places[j])))
+
+
+@helper
+def _copy_rows(form, r, step, n):
+    for slot in range(n):
+        place = form.first + (r + slot * step) * form.several
+        write_out(form, 0, place, form.several, form.row, at(form.buffer, slot * form.width))
+
+
+@helper
+def write_out(nested, begin, place, n, row, out):
+    """Write what is at n places of an axis that is three in one, from one on, side by side, `row` values for each.
+
+    begin: where in memory the axis has place 0. Up to `LANES` values more are written behind them.
+    """
+    flat, many, few, fast = nested.flat, nested.many, nested.few, nested.fast
+    a, k = place // few, place % few
+    b, a = a // many, a % many
+    done = 0
+    while done < n:
+        size, start, to = min(few - k, n - done), begin + b * nested.slowest + a * nested.slow + k * fast, done * row
+        if fast == row:
+            copy(flat, start, out, to, size * row)
+        elif fast == 0 and row == 1:
+            for j in range(to, to + size, LANES):  # what is too much is overwritten
+                repeat(flat, start, out, j)
+        else:
+            for j in range(size):
+                copy(flat, start + j * fast, out, to + j * row, row)
+        done, k, a = done + size, 0, a + 1
+        if a == many:
+            a, b = 0, b + 1
 
 
 @helper

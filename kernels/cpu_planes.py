@@ -13,17 +13,19 @@ from .jit import helper, inlined, kernel, maybe
 from .lines import gap, line_of, settle
 from .memory import at, load, moved, store
 from .more_of_runs import COLUMNS, add_more, add_more_of_streams, fold_more
+from .picks import ask_for_picks, has_nested, one_for_all, view_of_values
 from .point import of_channel, run_place
 from .room import clear, free_room, is_missing, new_room, padded
 from .single import eight_known, only_if, suited
-from .vector import added, nothing, total, within
-from .weights import ask_for_picks, deviation, four_weights, one_for_all, view_of_run, weigh, weighted
+from .vector import added, nothing, select, total, within
+from .weights import deviation, four_weights, weigh, weighted
 from .welford import begin_part, merge_tree, scale_of, take_in, take_in_sums
 from .written import room_of_runs, write_past, write_some
 
 TILE = 8192  # values of short runs between two merges
 FAR_APART = 32768  # values of a run whose weights do not stay cached for the next channel
 PIECE = 2048  # values of each of four streams between two merges
+VIEW = 2 * PIECE + 4 * LANES  # room for the masks or weights of a stream, of fewer than twice as many
 
 
 @inlined
@@ -110,7 +112,9 @@ def _block(x, outer_stride, channel_stride, outer, n, pick, o0, c0, i0, channels
     more = at(acc, channels * lanes)
     extremes, higher = only_with(parts.extremes, more), only_with(parts.higher, at(more, 3 * COLUMNS))
     clear(acc, channels * lanes)
-    in_turn = n >= FAR_APART and one_for_all(pick)
+    seen = at(more, 5 * COLUMNS)
+    in_turn = one_for_all(pick) and (n >= FAR_APART or has_nested(pick))
+    k0, k1, k2, k3 = _views(pick, o0, 0, c0, i0, 0, 0, seen)
     part_at, pending, quarter = b * parts.channels + c0, 0, outer // 4
     for t in range(outer - 3 * quarter):
         four, o = t < quarter, t if t < quarter else t + 3 * quarter
@@ -126,21 +130,19 @@ def _block(x, outer_stride, channel_stride, outer, n, pick, o0, c0, i0, channels
                 lo, hi = each * k // pieces // LANES * LANES, each * (k + 1) // pieces // LANES * LANES
                 hi = each if k + 1 == pieces else hi
             i, behind = i0 + lo, n - 4 * each if k + 1 == pieces and not four else 0
+            if not in_turn or c == 0:  # else those of the last channel
+                k0, k1, k2, k3 = _views(pick, o0 + o, next_o, c0 + c, i, next_i, hi - lo, seen)
+            rest = view_of_values(pick, o0 + o, c0 + c, i0 + 4 * each, behind, at(seen, 4 * VIEW), 5 * VIEW)
             if pending == 0 or long or pivot[c] != pivot[c]:
                 known, mean = parts.count[part_at + c], parts.mean[part_at + c]
-                pivot[c] = _pivot(x, p + lo, hop, hi - lo, pick, o0 + o, next_o, c0 + c, i, next_i, known, mean)
+                pivot[c] = _pivot(x, p + lo, hop, hi - lo, k0, k1, k2, k3, known, mean)
                 if behind > 0 and pivot[c] != pivot[c]:
-                    view = view_of_run(pick, o0 + o, c0 + c, i0 + 4 * each)
-                    pivot[c] = _first(x, p + 4 * each, behind, view)
-            k0, k1 = view_of_run(pick, o0 + o, c0 + c, i), view_of_run(pick, o0 + o + next_o, c0 + c, i + next_i)
-            k2 = view_of_run(pick, o0 + o + 2 * next_o, c0 + c, i + 2 * next_i)
-            k3 = view_of_run(pick, o0 + o + 3 * next_o, c0 + c, i + 3 * next_i)
+                    pivot[c] = _first(x, p + 4 * each, behind, rest)
             _add_streams(x, p + lo, hop, hi - lo, k0, k1, k2, k3, pivot[c], own, ahead)
             add_more_of_streams(x, p + lo, hop, hi - lo, k0, k1, k2, k3, pivot[c], higher, extremes)
             if behind > 0:
-                view = view_of_run(pick, o0 + o, c0 + c, i0 + 4 * each)
-                _add_rest(x, p + 4 * each, behind, view, pivot[c], own)
-                add_more(x, p + 4 * each, behind, view, pivot[c], higher, extremes)
+                _add_rest(x, p + 4 * each, behind, rest, pivot[c], own)
+                add_more(x, p + 4 * each, behind, rest, pivot[c], higher, extremes)
             fold_more(higher, extremes, own, parts, part_at + c)
             if long:
                 count = _count(pick, 4 * (hi - lo) + behind, own)
@@ -170,18 +172,32 @@ def _block(x, outer_stride, channel_stride, outer, n, pick, o0, c0, i0, channels
             pending = 0
 
 
+@inlined
+def _views(pick, o, next_o, c, i, next_i, n, room):
+    """A pick at n values of four streams."""
+    return (
+        view_of_values(pick, o, c, i, n, room, 5 * VIEW),
+        view_of_values(pick, o + next_o, c, i + next_i, n, at(room, VIEW), 5 * VIEW),
+        view_of_values(pick, o + 2 * next_o, c, i + 2 * next_i, n, at(room, 2 * VIEW), 5 * VIEW),
+        view_of_values(pick, o + 3 * next_o, c, i + 3 * next_i, n, at(room, 3 * VIEW), 5 * VIEW),
+    )
+
+
 @helper
-def _pivot(x, p, hop, n, pick, o, next_o, c, i, next_i, known, mean):
+def _pivot(x, p, hop, n, k0, k1, k2, k3, known, mean):
     """The mean so far where any is known, else the first value of four runs that counts; 0 for NaN and infinity.
 
     NaN where there is none: the next runs may have one.
     """
     pivot = mean
     if known == 0.0:
-        pivot = np.nan
-        for k in range(4):
-            if pivot != pivot:
-                pivot = _first(x, p + k * hop, n, view_of_run(pick, o + k * next_o, c, i + k * next_i))
+        pivot = _first(x, p, n, k0)
+        if pivot != pivot:
+            pivot = _first(x, p + hop, n, k1)
+        if pivot != pivot:
+            pivot = _first(x, p + 2 * hop, n, k2)
+        if pivot != pivot:
+            pivot = _first(x, p + 3 * hop, n, k3)
     elif mean != mean or abs(mean) == np.inf:
         pivot = 0.0
     return pivot
@@ -190,11 +206,19 @@ def _pivot(x, p, hop, n, pick, o, next_o, c, i, next_i, known, mean):
 @helper
 def _first(x, p, n, view):
     """The first value of a run that counts, 0 for NaN and infinity; NaN where there is none."""
-    for i in range(n):
+    begin = 0
+    while begin + LANES <= n and total(nothing(Eight(0)) + _counting(x, p, view, Eight(begin))) == 0.0:
+        begin += LANES
+    for i in range(begin, n):
         v = load(x, p + i)
         if weigh(view, v, i) != 0.0:
             return v if abs(v) < np.inf else 0.0
     return np.nan
+
+
+@inlined
+def _counting(x, p, view, i):
+    return select(weigh(view, load(x, moved(i, p)), i) != 0.0, 1.0, 0.0)
 
 
 @helper
@@ -229,9 +253,10 @@ def _item(
 
 
 @helper
-def _room_of_block(channels):
+def _room_of_block(channels, pick):
     """Room for what `_block` keeps."""
-    return 6 * padded(channels) + channels * padded(5 * LANES) + 5 * COLUMNS
+    seen = 2 * 5 * VIEW if has_nested(pick) else 0
+    return 6 * padded(channels) + channels * padded(5 * LANES) + 5 * COLUMNS + seen
 
 
 @kernel
@@ -252,7 +277,7 @@ def moments(
     ahead,
 ):
     """Items lo..hi of channel blocks x parts, outer_blocks * inner_blocks of these, whatever they held; x: flat."""
-    room = new_room(_room_of_block(-(-channels // blocks)))
+    room = new_room(_room_of_block(-(-channels // blocks), pick))
     if is_missing(room):
         return False
     each = outer_blocks * inner_blocks
@@ -288,10 +313,10 @@ def train(
 
     The second pass goes backwards, to meet first what is still cached.
     """
-    room = new_room(_room_of_block(-(-channels // blocks)) + padded(channels) + padded(room_of_runs(out)))
+    room = new_room(_room_of_block(-(-channels // blocks), pick) + padded(channels) + padded(room_of_runs(out)))
     if is_missing(room):
         return False
-    scale = at(room, _room_of_block(-(-channels // blocks)))
+    scale = at(room, _room_of_block(-(-channels // blocks), pick))
     carry = at(scale, padded(channels))
     t = Affine(x, x_outer, x_channel, parts.mean, scale, beta, residual, r_outer, r_channel, activation)
     for g in range(lo, hi):

@@ -14,24 +14,10 @@ from .jit import helper, inlined, kernel, maybe, otherwise
 from .lines import touch
 from .memory import at, load, moved, store
 from .more import begin_extremes, fold_extremes, tally_extremes, tally_higher
+from .picks import ask_for_picks, block_of, count_rows, fill, place, room_of_pick, rows_from, view_of_row, within_rows
 from .room import clear, free_room, is_missing, new_room, padded
-from .vector import added, select
-from .weights import (
-    ask_for_picks,
-    block_of,
-    count_rows,
-    deviation,
-    fill,
-    four_weights,
-    place,
-    reach,
-    room_of_pick,
-    rows_from,
-    view_of_row,
-    weigh,
-    weighted,
-    within_rows,
-)
+from .vector import added, nothing, select, total, within
+from .weights import deviation, four_weights, reach, weigh, weighted
 from .welford import begin_part, take_in
 
 # Rows between two merges: the error of M2 may grow with them, the cost falls. An eighth of them is odd, so that the
@@ -156,9 +142,9 @@ def _add_rows(x, stride, rows, width, pick, pivot, sums, places, ahead):
 
 
 @helper
-def _pivots(x, stride, rows, channels, inner, pack, pick, count, mean, out):
+def _pivots(x, stride, rows, channels, inner, pack, pick, count, mean, out, columns):
     """A pivot for each channel: its mean so far, else its first value, else 0; never NaN or infinity."""
-    _firsts(x, stride, rows, channels, inner, pack, pick, count, out)
+    _firsts(x, stride, rows, channels, inner, pack, pick, count, out, columns)
     rest, fresh = channels % LANES, pick is None and count[0] == 0.0
     for c in range(0, channels - rest, LANES):
         _finish_pivots(pick, fresh, count, mean, out, Eight(c))
@@ -187,27 +173,48 @@ def _looked_at(pick, higher, channels):
 
 
 @helper
-def _firsts(x, stride, rows, channels, inner, pack, pick, count, out):
+def _firsts(x, stride, rows, channels, inner, pack, pick, count, out, columns):
     """The first value that counts of each channel of which nothing has been seen, or 0."""
     if pick is None:
         if count[0] == 0.0:
             _first_row(x, channels, inner, out)
         return
-    sought = 0
+    sought, width = 0, pack * channels * inner
     for c in range(channels):
-        out[c] = np.nan  # until a value is found
+        out[c] = np.nan if count[c] == 0.0 else 0.0  # NaN until a value is found
         sought += count[c] == 0.0
+    spread(out, channels, inner, pack, columns)
     for i in range(rows):
         if sought == 0:
             break
         fill(pick, i, 0, 1)
         view = view_of_row(pick, i, 0)
-        for c in range(channels):
-            if out[c] != out[c] and count[c] == 0.0:
-                found = _first(x, i * stride, inner, pack, view, c, channels)
-                out[c] = found
-                sought -= found == found
+        if _has_sought(x, i * stride, width, view, columns):
+            for c in range(channels):
+                if out[c] != out[c]:
+                    found = _first(x, i * stride, inner, pack, view, c, channels)
+                    out[c] = found
+                    sought -= found == found
+            spread(out, channels, inner, pack, columns)
     # A NaN that counts was found, and makes no pivot either.
+
+
+@helper
+def _has_sought(x, p, width, view, columns):
+    """Whether a value counts in a row that begins at p, in a column that has NaN: most rows need no closer look."""
+    found, rest = nothing(Eight(0)), width % LANES
+    for j in range(0, width - rest, LANES):
+        found = found + _is_sought(x, p, view, columns, Eight(j))
+    if rest > 0:
+        found = found + _is_sought(x, p, view, columns, Few(width - rest, rest))
+    return total(found) > 0.0
+
+
+@inlined
+def _is_sought(x, p, view, columns, j):
+    c = load(columns, j)
+    counts = weigh(view, load(x, moved(j, p)), j) != 0.0
+    return within(select((c != c) & counts, 1.0, 0.0), j)
 
 
 @helper
@@ -255,8 +262,8 @@ def _block(x, stride, rows, channels, inner, pack, pick, parts, b, c0, ahead, ti
     t = 0
     while t < rows // pack:
         n = min(TILE if t == 0 else tile, rows // pack - t)
-        part, seen = at(x, t * pack * stride), rows_from(pick, t)
-        _pivots(part, pack * stride, n, channels, inner, pack, seen, count, mean, seed)
+        part, seen = at(x, t * pack * stride), rows_from(pick, t, n)
+        _pivots(part, pack * stride, n, channels, inner, pack, seen, count, mean, seed, at(room, w))
         if width > channels:
             spread(seed, channels, inner, pack, pivot)
         _clear_counts(pick, s0, width)
@@ -315,7 +322,8 @@ def moments(lo, hi, x, stride, rows, channels, inner, pack, row_blocks, col_bloc
     """Items lo..hi of row_blocks x col_blocks, into the parts: row_blocks of them, whatever they held; x: flat."""
     most = pack * (-(-channels // col_blocks)) * inner
     tile = min(_longest_tile(most), rows)
-    own, ahead_of = _room_of_block(most, tile, parts.higher, parts.extremes), room_of_pick(pick, most)
+    places = min(tile * pack, rows)
+    own, ahead_of = _room_of_block(most, tile, parts.higher, parts.extremes), room_of_pick(pick, most, places)
     room = new_room(own + 2 * ahead_of)
     if is_missing(room):
         return False
@@ -328,7 +336,8 @@ def moments(lo, hi, x, stride, rows, channels, inner, pack, row_blocks, col_bloc
         # One call for both, in a loop: what is compiled twice takes twice the time.
         for row, n, p in ((first, packed, pack), (first + packed, last - first - packed, 1)):
             if n > 0:
-                seen = block_of(pick, row, c0, c1 - c0, p, inner, at(room, own), at(room, own + ahead_of))
+                more = at(room, own)
+                seen = block_of(pick, row, c0, c1 - c0, p, inner, places, more, at(more, ahead_of))
                 block = at(x, row * stride + c0 * inner)
                 _block(block, stride, n, c1 - c0, inner, p, seen, parts, b, c0, ahead, tile, room)
     free_room(room)

@@ -83,6 +83,36 @@ class Scattered(NamedTuple):
     inner: int
 
 
+class Nested(NamedTuple):
+    """`ByRow` where the outers are three axes in one, and `ByRun`, of (o, c), where the runs are.
+
+    Place p of the axis is (p // (many * few), p // few % many, p % few) along the three, whose strides are slowest,
+    slow and fast. packed: None for rows that are taken by themselves, True for several together.
+    """
+
+    flat: Any
+    outer: int
+    channel: int
+    slowest: int
+    many: int
+    slow: int
+    few: int
+    fast: int
+    packed: Any
+
+
+class NestedDense(NamedTuple):
+    """`Dense` where the outers are three axes in one, as in `Nested`, and the rest of x's axes lie as those of x do."""
+
+    flat: Any
+    channel: int
+    slowest: int
+    many: int
+    slow: int
+    few: int
+    fast: int
+
+
 # What is written -------------------------------------------------------------------------------------
 
 

@@ -7,10 +7,11 @@ from .columns import fold
 from .forms import LANES, Eight, Few
 from .jit import helper, inlined, kernel
 from .memory import at, load, moved, store
+from .picks import block_of, fill, room_of_pick, view_of_row, view_of_run
 from .point import act_channel, act_columns, columns, flow
 from .room import free_room, is_missing, new_room, padded
 from .vector import added, nothing, total, within
-from .weights import block_of, fill, room_of_pick, unless_missing, view_of_row, view_of_run
+from .weights import unless_missing
 
 
 @inlined
@@ -85,7 +86,7 @@ def rows(
 ):  # fmt: skip
     """Items lo..hi, as `cpu_rows.moments`; sums: zeros, (2, row_blocks, channels)."""
     most = pack * (-(-channels // col_blocks)) * inner
-    w, ahead = padded(most), room_of_pick(pick, most)
+    w, ahead = padded(most), room_of_pick(pick, most, 0)
     room = new_room(5 * w + 2 * ahead)
     if is_missing(room):
         return False
@@ -102,7 +103,7 @@ def rows(
                     s1[j] = s2[j] = 0.0
                 _add_rows(
                     at(dy, row * dy_step + begin), p * dy_step, at(x, row * x_step + begin), p * x_step, n // p, width,
-                    block_of(pick, row, c0, c1 - c0, p, inner, at_pick, at(at_pick, ahead)),
+                    block_of(pick, row, c0, c1 - c0, p, inner, 0, at_pick, at(at_pick, ahead)),
                     columns(mean, c0, c1 - c0, inner, p, 0, own), act_columns(act, c0, c1 - c0, inner, p, 0, at_act, w),
                     at(residual, row * r_step + begin), p * r_step, s1, s2,
                 )  # fmt: skip

@@ -15,8 +15,9 @@ from .jit import ALONE, helper, inlined, maybe
 from .lines import touch
 from .memory import at, load, moved, number, store
 from .operation import call_of, nothing_at_all, operation
+from .picks import block_of, fill, view_of_row, view_of_run
 from .vector import kind_of
-from .weights import block_of, fill, unless_missing, view_of_row, view_of_run, weigh
+from .weights import unless_missing, weigh
 
 # Parameters ------------------------------------------------------------------------------------------
 
@@ -150,7 +151,7 @@ def _gradient_columns(t, first, c0, channels, inner, pack, phase, room, w):
         at(t.dy, first * t.dy_outer + begin), pack * t.dy_outer, t.dy_channel,
         at(t.x, first * t.x_outer + begin), pack * t.x_outer, t.x_channel,
         at(t.dz, first * t.dz_outer + begin), pack * t.dz_outer, t.dz_channel,
-        block_of(t.pick, first, c0, channels, pack, inner, more, at(more, PICK_ROOM * w)),
+        block_of(t.pick, first, c0, channels, pack, inner, 0, more, at(more, PICK_ROOM * w)),
         columns(t.mean, c0, channels, inner, pack, phase, room),
         act_columns(t.act, c0, channels, inner, pack, phase, at(room, w), w),
         at(t.residual, first * t.r_outer + begin), pack * t.r_outer, t.r_channel,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 from cases import BFLOAT16, MEMORY, Case, assert_moments, assert_output, draw, parameters
-from numbabn.kernels import cpu_rows, reference
+from numbabn.kernels import cpu_planes, cpu_rows, reference
 
 import numbabn
 from numbabn.backends import cpu, cuts, gradients
@@ -62,6 +62,21 @@ def check_picks(case: Case) -> None:
             numbabn.batch_norm_backward(x, x, m, axis=case.axis, **pick)
 
 
+def check_broadcast() -> None:
+    """Masks and weights whose axes do not touch where those of x do."""
+    cpu_rows.TILE, cpu_planes.PIECE = 24, 64
+    for case in (Case("", (3, 5, 6, 3), -1), Case("", (3, 5, 6, 11), -1), Case("", (2, 3, 15, 40), 1)):
+        x = draw(case, np.float32)
+        for over in ((0,), (1,), (2,), (0, 2), (1, 3), (1, 2, 3)):
+            shape = tuple(n if d in over else 1 for d, n in enumerate(x.shape))
+            where, weights = (np.arange(np.prod(shape)) % 3 > 0).reshape(shape), np.ones((*x.shape[:2], 1, 1)) / 2
+            m = numbabn.moments(x, axis=case.axis, where=where, weights=weights)
+            for got, expected in zip(
+                (m.count, m.mean, m.m2), reference.moments(x, case.kept, where * weights), strict=True
+            ):
+                np.testing.assert_allclose(got, np.broadcast_to(expected, np.shape(got)), rtol=1e-9, atol=1e-12)
+
+
 def check_more(case: Case) -> None:
     """Third and fourth moments and extremes."""
     x = draw(case, np.float32)
@@ -104,6 +119,7 @@ def main() -> None:
         check_picks(case)
         check_more(case)
     check_tables()
+    check_broadcast()
     special = np.array([[np.nan, np.inf, 1e300, 1.0], [1.0, 2.0, 3.0, 4.0]])
     with np.errstate(over="ignore", invalid="ignore"):  # compiled code never warns; NumPy's scalars do
         m = numbabn.moments(special)

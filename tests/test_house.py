@@ -31,6 +31,7 @@ FLOORS = [
     {"statistics", "state", "picks", "activations"},
     {"backends"},
     {"layout", "checks", "arithmetic"},
+    {"geometry"},
     {"arrays", "data"},
     {"devices"},
 ]

@@ -22,6 +22,7 @@ GOALS = from_the_suite("goals")
 TABLES = from_the_suite("tables")
 WORKLOADS = {w.name: w for w in CONTENDERS.WORKLOADS}
 CHOSEN = ("rows-64", "columns", "small-32x64")  # what planes would add are minutes of compilation
+LINES = {"samples", "lines"}  # what only arrays of more axes have
 MISSING = [] if importlib.util.find_spec("jax") else ["JAX"]  # the one peer that the tests do without
 TINY = 0.0002
 
@@ -47,7 +48,8 @@ def test_every_task_of_every_array_has_a_row(done: tuple[str, dict[str, Any], Pa
     _, report, _ = done
     expected = [(name, task) for name in CHOSEN for task in WORKLOADS[name].tasks]
     assert sorted((row["workload"], row["task"]) for row in report["rows"]) == sorted(expected)
-    assert {task for _, task in expected} == set(CONTENDERS.TASKS)
+    assert {task for _, task in expected} == set(CONTENDERS.TASKS) - LINES
+    assert {task for w in CONTENDERS.WORKLOADS for task in w.tasks} == set(CONTENDERS.TASKS)
     assert report["missing"] == MISSING
 
 
@@ -90,7 +92,7 @@ def test_the_numbers_of_a_row_agree(done: tuple[str, dict[str, Any], Path]) -> N
 
 def test_the_tables(done: tuple[str, dict[str, Any], Path]) -> None:
     text, report, _ = done
-    for task in CONTENDERS.TASKS:
+    for task in set(CONTENDERS.TASKS) - LINES:
         assert f"{task}: " in text or f"{task}, small: " in text
     for words in (
         "GB/s",
@@ -154,7 +156,7 @@ def test_peers_are_right_in_other_orders(library: str, name: str) -> None:
 
 @pytest.mark.parametrize("task", CONTENDERS.TASKS)
 def test_a_wrong_answer_is_found(task: str) -> None:
-    name = "small-32x64" if task in ("step", "layer") else "rows-64"
+    name = "small-32x64" if task in ("step", "layer") else "nhwc-56" if task in LINES else "rows-64"
     p = CONTENDERS.Problem.of(WORKLOADS[name], "float32", TINY)
     c = CONTENDERS.ours.contenders(task, p)[-1]
     answer = c.answer(c.work())
@@ -166,6 +168,23 @@ def test_a_wrong_answer_is_found(task: str) -> None:
         wrong = CONTENDERS.Contender("numbabn", "", c.work, lambda _, s=spoiled: tuple(s) if len(s) > 1 else s[0])
         with pytest.raises(CONTENDERS.WrongAnswerError, match="off by"):
             CONTENDERS.check(task, p, wrong, None)
+
+
+@pytest.mark.parametrize("library", ["NumPy", "JAX", "scikit-learn"])
+@pytest.mark.parametrize("task", ["positions", "weighted", *sorted(LINES)])
+def test_what_all_channels_have_alike(task: str, library: str) -> None:
+    if library in MISSING:
+        pytest.skip(f"{library} is not installed")
+    for name in ("nhwc-56", "nchw-56"):
+        p = CONTENDERS.Problem.of(WORKLOADS[name], "float32", TINY)
+        found = CONTENDERS.peers(library, task, p)
+        assert bool(found) != (library == "scikit-learn" and name == "nchw-56")
+        for c in (*found, *CONTENDERS.ours.contenders(task, p)):
+            CONTENDERS.check(task, p, c, c.work())
+        weights = np.broadcast_to(p.beside(task), p.x.shape)
+        mean = np.average(p.x.astype(np.float64), axis=p.reduced, weights=weights)
+        np.testing.assert_allclose(p.moments_of(task)[0], mean, rtol=1e-12)
+        assert p.beside(task).size == {"samples": len(p.x), "lines": p.x.shape[1 if p.axis == 3 else 2]}.get(task, p.n)
 
 
 def test_the_truth_of_a_problem() -> None:

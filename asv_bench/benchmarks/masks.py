@@ -6,34 +6,40 @@ import numbabn
 
 from . import Timed, array, check_moments
 
-# name: what `moments` is given, and how much each value counts; of x, a mask of its values, one of positions, weights
-PICKS = {
-    "plain": (lambda x, some, at, w: {}, lambda x, some, at, w: None),
-    "value": (lambda x, some, at, w: {"where": some}, lambda x, some, at, w: some),
-    "position": (lambda x, some, at, w: {"where": at}, lambda x, some, at, w: at),
-    "weight": (lambda x, some, at, w: {"weights": w}, lambda x, some, at, w: w),
-    "omit": (lambda x, some, at, w: {"nan_policy": "omit"}, lambda x, some, at, w: ~np.isnan(x)),
-}
+PICKS = ("plain", "value", "position", "weight", "sample", "line", "omit")
+
+
+def picked(name, x, axis):
+    """What `moments` is given, and how much each value counts, None for 1."""
+    rng, positions = np.random.default_rng(1), [d for d in range(x.ndim) if d != axis % x.ndim]
+
+    def shape(axes):
+        return tuple(n if d in axes else 1 for d, n in enumerate(x.shape))
+
+    if name == "plain":
+        return {}, None
+    if name == "omit":
+        np.copyto(x, np.nan, where=x > 130)
+        return {"nan_policy": "omit"}, ~np.isnan(x)
+    if name in ("weight", "line"):
+        weights = rng.uniform(0.5, 1.5, shape(positions if name == "weight" else positions[-2:-1]))
+        return {"weights": weights}, weights
+    where = x < 112 if name == "value" else rng.random(shape(positions if name == "position" else positions[:1])) < 0.8
+    return {"where": where}, where
 
 
 class Picks(Timed):
-    """A boolean for each value, one for each position, a weight for each position, NaN left out."""
+    """A boolean for each value, position or sample, a weight for each position or line of these, NaN left out."""
 
-    params = (("rows-3", "rows-64", "rows-1024", "nchw", "nhwc", "fortran"), tuple(PICKS))
+    params = (("rows-3", "rows-64", "rows-1024", "nchw", "nhwc", "fortran"), PICKS)
     param_names = ("layout", "pick")
 
     def prepare(self, layout, pick):
         self.x, self.axis = array(layout)
-        beside = list(self.x.shape)
-        beside[self.axis] = 1  # one for each position, as it broadcasts to x
-        rng = np.random.default_rng(1)
-        given = self.x < 112, rng.random(beside) < 0.8, rng.uniform(0.5, 1.5, beside)
-        if pick == "omit":
-            np.copyto(self.x, np.nan, where=self.x > 130)
-        argument, weight = PICKS[pick]
-        self.how = argument(self.x, *given)
-        m = numbabn.moments(self.x, axis=self.axis, **self.how)
-        check_moments(m, self.x, self.axis, weight(self.x, *given))
+        if pick in ("sample", "line") and self.x.ndim == 2:
+            raise NotImplementedError  # where each position is a sample
+        self.how, weight = picked(pick, self.x, self.axis)
+        check_moments(numbabn.moments(self.x, axis=self.axis, **self.how), self.x, self.axis, weight)
 
     def time_moments(self, layout, pick):
         numbabn.moments(self.x, axis=self.axis, **self.how)

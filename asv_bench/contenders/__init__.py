@@ -8,7 +8,7 @@ from .answers import WrongAnswerError, check
 from .contender import Contender
 from .memory import check_reference, references
 from .problem import EPS, Problem
-from .workloads import DTYPES, TASKS, WORKLOADS, Workload
+from .workloads import DTYPES, PICKED, TASKS, WORKLOADS, Workload
 
 # library: (package that it needs, module here)
 PEERS = {
@@ -23,6 +23,7 @@ __all__ = [
     "DTYPES",
     "EPS",
     "PEERS",
+    "PICKED",
     "TASKS",
     "WORKLOADS",
     "Contender",

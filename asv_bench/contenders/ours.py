@@ -10,6 +10,8 @@ PICKS = {
     "positions": lambda p: {"where": p.positions},
     "weighted": lambda p: {"weights": p.weights},
     "omitting": lambda p: {"nan_policy": "omit"},
+    "samples": lambda p: {"where": p.samples},
+    "lines": lambda p: {"weights": p.lines},
 }
 
 

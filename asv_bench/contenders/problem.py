@@ -6,6 +6,8 @@ import numpy as np
 from benchmarks import draw, touched
 from numbabn.kernels import reference
 
+from .workloads import LINES, PICKED
+
 EPS = 1e-5
 SLAB = 1 << 18  # values that are brought to float64 at a time
 MASKED_ABOVE = 112.6  # hides about a fifth of values of N(100, 15)
@@ -64,6 +66,17 @@ class Problem:
         return np.random.default_rng(3).uniform(0.5, 1.5, self._beside())
 
     @cached_property
+    def samples(self):
+        """A mask with one boolean for each sample, which is all of an index of the first axis."""
+        return np.random.default_rng(4).random(self._with_axes(0)) < 0.8
+
+    @cached_property
+    def lines(self):
+        """A weight for each line of the last two axes, as latitudes have."""
+        axis = max(d for d in self.reduced if d != self.reduced[-1])
+        return np.random.default_rng(5).uniform(0.5, 1.5, self._with_axes(axis))
+
+    @cached_property
     def holes(self):
         """x with NaN in it, in the same order of memory."""
         if self.workload is None or self.x.base is None:
@@ -75,6 +88,9 @@ class Problem:
 
     def _beside(self):
         return tuple(self.x.shape[d] for d in self.reduced)
+
+    def _with_axes(self, *axes):
+        return tuple(n if d in axes else 1 for d, n in enumerate(self.x.shape))
 
     # Other views of the same memory --------------------------------------------------------------
 
@@ -116,7 +132,7 @@ class Problem:
 
     def moments_of(self, task):
         """(mean, biased variance) of what counts in this task."""
-        picked = task if task in ("masked", "positions", "weighted", "omitting") else "moments"
+        picked = task if task in PICKED else "moments"
         if picked not in self._truth:
             x = self.holes if picked == "omitting" else self.x
             self._truth[picked] = self._moments(x, self._weight_of(picked))
@@ -128,10 +144,17 @@ class Problem:
             return lambda s: self.where[s]
         if task == "omitting":
             return lambda s: ~np.isnan(self.holes[s])
+        beside = self.beside(task)
+        if beside is None:
+            return lambda s: None
+        whole = np.broadcast_to(beside, self.x.shape)
+        return lambda s: whole[s]
+
+    def beside(self, task):
+        """The mask or weights of a task which all channels have alike, as they broadcast to x; None for others."""
         if task in ("positions", "weighted"):
-            beside = np.expand_dims(self.positions if task == "positions" else self.weights, self.axis)
-            return lambda s: beside[s]
-        return lambda s: None
+            return np.expand_dims(self.positions if task == "positions" else self.weights, self.axis)
+        return getattr(self, task) if task in LINES else None
 
     def _moments(self, x, weight):
         slabs = [self._of_slab(x[s], weight(s)) for s in self.slabs()]

@@ -84,17 +84,20 @@ def _masked(p):
     return lambda x, where: _taken(p, x, where=where), [p.x, p.where]
 
 
-def _positions(p):
-    return lambda x, where: _taken(p, x, where=where), [p.x, np.expand_dims(p.positions, p.axis)]
+def _counted(task):
+    return lambda p: (lambda x, where: _taken(p, x, where=where), [p.x, p.beside(task)])
 
 
-def _weighted(p):
-    def function(x, weights):
-        total = weights.sum()
-        mean = (x * weights).sum(p.reduced, keepdims=True) / total
-        return mean, ((x - mean) ** 2 * weights).sum(p.reduced) / total
+def _weighted(task):
+    def made(p):
+        def function(x, weights):
+            total = weights.sum() * (p.n / weights.size)
+            mean = (x * weights).sum(p.reduced, keepdims=True) / total
+            return mean, ((x - mean) ** 2 * weights).sum(p.reduced) / total
 
-    return function, [p.x, np.expand_dims(p.weights.astype(p.x.dtype), p.axis)]
+        return function, [p.x, p.beside(task).astype(p.x.dtype)]
+
+    return made
 
 
 def _omitting(p):
@@ -108,7 +111,9 @@ _MAKERS = {
     "train": _train,
     "backward": _backward,
     "masked": _masked,
-    "positions": _positions,
-    "weighted": _weighted,
+    "positions": _counted("positions"),
+    "samples": _counted("samples"),
+    "weighted": _weighted("weighted"),
+    "lines": _weighted("lines"),
     "omitting": _omitting,
 }

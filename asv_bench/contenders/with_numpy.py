@@ -84,23 +84,26 @@ def _masked(p):
     ]
 
 
-def _positions(p):
-    return [("where=", lambda: _where(p, np.expand_dims(p.positions, p.axis)))]
+def _counted(task):
+    return lambda p: [("where=", lambda: _where(p, p.beside(task)))]
 
 
 def _where(p, where):
     return p.x.mean(axis=p.reduced, where=where), p.x.var(axis=p.reduced, where=where)
 
 
-def _weighted(p):
-    weights = np.broadcast_to(np.expand_dims(p.weights.astype(p.x.dtype), p.axis), p.x.shape)
+def _weighted(task):
+    def forms(p):
+        weights = np.broadcast_to(p.beside(task).astype(p.x.dtype), p.x.shape)
 
-    def work():
-        mean = np.average(p.x, axis=p.reduced, weights=weights)
-        deviations = (p.x - p.along(mean, p.x.dtype)) ** 2
-        return mean, np.average(deviations, axis=p.reduced, weights=weights)
+        def work():
+            mean = np.average(p.x, axis=p.reduced, weights=weights)
+            deviations = (p.x - p.along(mean, p.x.dtype)) ** 2
+            return mean, np.average(deviations, axis=p.reduced, weights=weights)
 
-    return [("average", work)]
+        return [("average", work)]
+
+    return forms
 
 
 def _omitting(p):
@@ -114,7 +117,9 @@ _FORMS = {
     "train": _train,
     "backward": _backward,
     "masked": _masked,
-    "positions": _positions,
-    "weighted": _weighted,
+    "positions": _counted("positions"),
+    "samples": _counted("samples"),
+    "weighted": _weighted("weighted"),
+    "lines": _weighted("lines"),
     "omitting": _omitting,
 }

@@ -1,5 +1,7 @@
 """scikit-learn's StandardScaler, for arrays that are a table or a view of one. One thread, always a new array."""
 
+import numpy as np
+
 from .contender import Contender
 
 
@@ -41,14 +43,13 @@ def _update(p, x):
     return lambda: scaler.partial_fit(x)
 
 
-def _positions(p, x):
-    weights = p.positions.reshape(-1).astype(x.dtype)
-    return lambda: _scaler().fit(x, sample_weight=weights)
+def _beside(task):
+    def work(p, x):
+        beside = p.beside(task)
+        weights = np.broadcast_to(beside, (*p.x.shape[:-1], 1)).astype(x.dtype).reshape(-1)
+        return lambda: _scaler().fit(x, sample_weight=weights)
 
-
-def _weighted(p, x):
-    weights = p.weights.reshape(-1)
-    return lambda: _scaler().fit(x, sample_weight=weights)
+    return work
 
 
 def _omitting(p, x):
@@ -62,7 +63,6 @@ _WORKS = {
     "denormalize": _denormalize,
     "train": _train,
     "update": _update,
-    "positions": _positions,
-    "weighted": _weighted,
     "omitting": _omitting,
+    **{task: _beside(task) for task in ("positions", "weighted", "samples", "lines")},
 }

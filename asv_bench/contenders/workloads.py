@@ -18,9 +18,11 @@ BIG = (
     "weighted",
     "omitting",
 )
+LINES = ("samples", "lines")  # of what has more axes than samples and channels
 MAIN = ("moments", "inference", "train", "backward")  # of the types beside float32
 SMALL = ("moments", "inference", "train", "backward", "step", "layer", "update")
-TASKS = (*BIG[:5], "step", "layer", *BIG[5:])
+PICKED = (*BIG[6:], *LINES)  # moments of what counts
+TASKS = (*BIG[:5], "step", "layer", BIG[5], *PICKED)
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 
@@ -62,7 +64,7 @@ def _rows(n: int, channels: int) -> Workload:
 
 
 def _planes(n: int, channels: int, side: int) -> Workload:
-    return Workload(f"nchw-{side}", "NCHW", (n, channels, side, side), 1)
+    return Workload(f"nchw-{side}", "NCHW", (n, channels, side, side), 1, tasks=(*BIG, *LINES))
 
 
 def _last(w: Workload) -> Workload:

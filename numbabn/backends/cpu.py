@@ -10,7 +10,8 @@ import numpy as np
 
 from ..arithmetic import batch_scale
 from ..arrays import NDArray
-from ..layout import Layout, Window
+from ..geometry import Window
+from ..layout import Layout
 from . import cuts, weighing
 from .cuts import SMALL
 from .gradients import grad_inputs, grad_sums
@@ -35,7 +36,7 @@ def moments(
 
     unseen: the weights, contiguous, if nobody has looked yet whether they can be used.
     """
-    return _moments(layout, layout.window(), omit, higher, extremes, unseen)
+    return _moments(layout, layout.window(nested=True), omit, higher, extremes, unseen)
 
 
 def transform(layout: Layout, mean: NDArray, scale: NDArray, shift: NDArray | None, activation: Any = None) -> None:
@@ -48,8 +49,8 @@ def train(
 ) -> Parts:
     """Moments, then the transform by them, each channel while it is cached where that is possible."""
     alone = layout if len(layout.arrays) == 1 else layout.input()
-    window = layout.window()
-    x_window = window if alone is layout else alone.window()
+    window = layout.window(nested=True)
+    x_window = window if alone is layout else alone.window(nested=True)
     if window is not None and x_window is not None and not window.geometry.rows:
         same_cut = window.geometry.shared == x_window.geometry.shared
         if same_cut and cuts.trained_while_cached(window):
@@ -152,7 +153,7 @@ def _train_planes(
 
 def _moments_of_pieces(layout: Layout, omit: bool, higher: bool, extremes: bool) -> Parts:
     """Moments where the array is no one window: groups of pieces, each merged in order, then the groups."""
-    pieces, channels = layout.pieces(), channel_numbers(layout)
+    pieces, channels = layout.pieces(nested=True), channel_numbers(layout)
     groups = groups_of(layout, len(pieces))
     parts = cuts.new_parts(groups, layout.channels, higher, extremes)
     merge_tree = cuts.kernel("welford", "merge_tree")
@@ -161,7 +162,10 @@ def _moments_of_pieces(layout: Layout, omit: bool, higher: bool, extremes: bool)
         for g in range(lo, hi):
             for box in pieces[len(pieces) * g // groups : len(pieces) * (g + 1) // groups]:
                 at = channels[kept_of(layout, box)].reshape(-1)
-                with scratch(layout, box) as window, _moments_parts(window, omit, higher, extremes, here) as part:
+                with (
+                    scratch(layout, box, nested=True) as window,
+                    _moments_parts(window, omit, higher, extremes, here) as part,
+                ):
                     if len(part[0]) > 1:
                         merge_tree(0, at.size, cuts.flat_parts(part))
                     cuts.merge_at(parts, g, at, part)

@@ -12,7 +12,8 @@ import numpy as np
 
 from ..arrays import NDArray
 from ..devices import Place, Shadow, download, empty, upload
-from ..layout import Geometry, Layout, Window
+from ..geometry import Geometry, Window
+from ..layout import Layout
 from . import Parts, cuda_cuts, cuts
 from .cuda_gather import boxed
 from .cuda_launch import launch

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ..devices import pointer_of
-from ..layout import KEPT, Window
+from ..geometry import KEPT, Window
 
 COLS = 32  # threads beside each other, where rows are wide
 SUMS, WRITES = 256, 128  # threads of a block, about: those that write do not wait for each other

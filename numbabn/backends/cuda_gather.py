@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from ..arrays import NDArray, kernel_ready
 from ..devices import Place, empty, pointer_of
 from ..devices.shadow import shadow_of
-from ..layout import Layout, Window, boxes, contiguous_window, scratch_order
+from ..geometry import Window, contiguous_window, scratch_order
+from ..layout import Layout, boxes
 from .cuda_launch import launch
 from .cuts import kernels
 from .scratch import channel_numbers, kept_of

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import NDArray
-from ..layout import KEPT, Geometry, Spread, Window
+from ..geometry import KEPT, Geometry, Spread, Window
 from . import machine
 
 ITEMS = 128  # the most parts of one reduction, and so the most threads that share it
@@ -137,7 +137,7 @@ def trained_while_cached(window: Window) -> bool:
 
 
 def pick_of_rows(window: Window, pack: int, omit: bool) -> Any:
-    """The pick as the kernels for rows take it (see `kernels/weights.py`)."""
+    """The pick as the kernels for rows take it (see `kernels/picks.py`)."""
     g = window.geometry
 
     def form(spread: Spread | None) -> Any:
@@ -145,6 +145,10 @@ def pick_of_rows(window: Window, pack: int, omit: bool) -> Any:
             return None
         forms = kernels("forms")
         single, short = g.channels == 1, g.inner == 1
+        if spread.nest is not None:
+            if (single or spread.channel == 0) and (short or spread.inner == 0):
+                return _nested(spread, None if pack == 1 else True)
+            return forms.NestedDense(spread.flat, spread.channel, *_axes(spread))
         beside = (single or spread.channel == g.inner) and (short or spread.inner == 1)
         if beside and (pack == 1 or spread.outer == g.channels * g.inner):
             return forms.Dense(spread.flat, spread.outer, spread.channel)
@@ -166,10 +170,22 @@ def pick_of_planes(window: Window, omit: bool) -> Any:
     def form(spread: Spread | None) -> Any:
         if spread is None:
             return None
+        if spread.nest is not None:
+            return _nested(spread, None)
         kind = kernels("forms").Dense if spread.inner == 1 else kernels("forms").Constant
         return kind(spread.flat, spread.outer, spread.channel)
 
     return _pick(window, form, omit)
+
+
+def _nested(spread: Spread, packed: bool | None) -> Any:
+    return kernels("forms").Nested(spread.flat, spread.outer, spread.channel, *_axes(spread), packed)
+
+
+def _axes(spread: Spread) -> tuple[int, ...]:
+    n = spread.nest
+    assert n is not None
+    return n.slowest, n.many, n.slow, n.few, n.fast
 
 
 def _pick(window: Window, form: Any, omit: bool) -> Any:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..arrays import NDArray
-from ..layout import Layout, Window
+from ..geometry import Window
+from ..layout import Layout
 from . import cuts
 from .cuts import SMALL
 from .passes import parts_of, summing

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import NDArray
-from ..layout import Window
+from ..geometry import Window
 from . import cuts
 from .cuts import SMALL
 from .passes import Pass, measuring, merging, parts_of, summing, training

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..layout import Geometry, Window
+from ..geometry import Geometry, Window
 from . import cuts, machine
 from .cuts import GRAIN
 

@@ -18,7 +18,8 @@ from ..arrays import NDArray
 from ..devices import Place, empty, pointer_of
 from ..devices.driver import Driver, on
 from ..devices.shadow import Shadow, shadow_of
-from ..layout import Layout, Window, boxes, contiguous_window, scratch_order, window_over
+from ..geometry import Window, contiguous_window, scratch_order, window_over
+from ..layout import Layout, boxes
 from .scratch import channel_numbers, kept_of
 from .threads import parallel_for
 

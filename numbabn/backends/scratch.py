@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from ..arrays import NDArray
-from ..layout import Layout, Window, contiguous_window, scratch_order, window_over
+from ..geometry import Window, contiguous_window, scratch_order, window_over
+from ..layout import Layout
 from .cuts import ITEMS, PARTS
 
 Run = Callable[..., None]
@@ -25,11 +26,13 @@ def groups_of(layout: Layout, pieces: int) -> int:
 
 
 @contextlib.contextmanager
-def scratch(layout: Layout, box: tuple[slice, ...], written: tuple[str, ...] = ()) -> Iterator[Window]:
+def scratch(
+    layout: Layout, box: tuple[slice, ...], written: tuple[str, ...] = (), nested: bool = False
+) -> Iterator[Window]:
     """A window over a box of the arrays: their own memory, or a contiguous copy, copied back where `written`."""
     views = {name: a[box] for name, a in layout.arrays.items()}
     picks = {name: a[box] for name, a in layout.picks.items()}
-    window = window_over(views, layout.kept, picks)
+    window = window_over(views, layout.kept, picks, nested)
     if window is not None:
         yield window
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..arrays import NDArray, kernel_ready
-from ..layout import Geometry
+from ..geometry import Geometry
 from . import cuts
 from .cuts import GRAIN, SMALL
 from .passes import parts_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..layout import Geometry, Window
+from ..geometry import Geometry, Window
 from . import cuts, machine, passes
 from .cuts import GRAIN, SMALL
 from .scratch import Run
