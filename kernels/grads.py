@@ -112,6 +112,19 @@ def rows(
     return True
 
 
+@kernel
+def add_at(sums, parts, places, n, into, channels):
+    """Add sums, (2, parts, n), to those of all channels, (2, channels), at their places; then they are zeros again."""
+    for k in range(2):
+        for c in range(n):
+            found = 0.0
+            for b in range(parts):
+                found += sums[(k * parts + b) * n + c]
+                sums[(k * parts + b) * n + c] = 0.0
+            into[k * channels + places[c]] += found
+    return True
+
+
 # Runs ------------------------------------------------------------------------------------------------
 
 

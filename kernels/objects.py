@@ -7,6 +7,7 @@ microsecond for each array.
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .flat import BYTE, Flat
@@ -45,3 +46,41 @@ def call(typingctx, function, slots):
         return builder.call(function, [builder.bitcast(args[1], WORD.as_pointer())])
 
     return types.int64(types.int64, slots), codegen
+
+
+# Elements of any type, by addresses that may be unaligned --------------------------------------------
+
+
+def _moving(size, turned):
+    """(address to, address from): an element of some bytes, as it is or with these the other way round."""
+    kind = ir.IntType(8 * size)
+
+    @intrinsic
+    def move(typingctx, out, source):
+        def codegen(context, builder, signature, args):
+            to, of = (builder.inttoptr(arg, kind.as_pointer()) for arg in args)
+            value = builder.load(of, align=1)
+            if turned:
+                value = builder.bswap(value)
+            builder.store(value, to, align=1)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64), codegen
+
+    return move
+
+
+move_1, move_2, move_4, move_8 = (_moving(size, False) for size in (1, 2, 4, 8))
+turn_2, turn_4, turn_8 = (_moving(size, True) for size in (2, 4, 8))
+
+
+@intrinsic
+def move_many(typingctx, out, source, n):
+    """Copy n bytes between addresses."""
+
+    def codegen(context, builder, signature, args):
+        to, of = (builder.inttoptr(arg, BYTE.as_pointer()) for arg in args[:2])
+        cgutils.raw_memcpy(builder, to, of, args[2], 1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen

@@ -149,6 +149,7 @@ def merge_at(into, a, places, n, part):
     """Merge part 0 of `part` into part a of `into`, its channel k into channel places[k], in place; n channels."""
     for k in range(n):
         join(into, a * into.channels + np.intp(places[k]), part, k)
+    return True
 
 
 @helper

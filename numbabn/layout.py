@@ -17,7 +17,9 @@ import numpy as np
 from .arrays import NDArray
 from .geometry import KEPT, Window, window_over
 
-PIECE = 32768  # values in a tile that is copied through scratch; at least so many in one that is not
+PIECE = 32768  # values in a tile that is copied through scratch
+WHOLE = 2048  # values at least in one that is not
+SIDE = 32  # neighbours in memory that are worth being copied together
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,39 @@ class Order:
         if self.perm is not None:
             a = a.transpose(self.perm)
         return a if self.turn is None else a[self.turn]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Boxes that cover a shape, numbered in order: `steps` indices of each axis, and at its end what is left."""
+
+    shape: tuple[int, ...]
+    steps: tuple[int, ...]
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], most: int) -> Grid:
+        """Boxes of at most `most` elements that are each a contiguous part, of all of the last axes."""
+        lead = 0
+        while lead + 1 < len(shape) and math.prod(shape[lead + 1 :]) > most:
+            lead += 1
+        some = max(1, most // max(1, math.prod(shape[lead + 1 :])))
+        return cls(shape, (*(1 for _ in shape[:lead]), max(1, min(some, shape[lead])), *shape[lead + 1 :]))
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many boxes there are along each axis."""
+        return tuple(-(-n // step) for n, step in zip(self.shape, self.steps, strict=True))
+
+    def __len__(self) -> int:
+        return math.prod(self.counts)
+
+    def box(self, number: int) -> tuple[slice, ...]:
+        """Where a box is along each axis."""
+        box = []
+        for n, step, count in zip(self.shape[::-1], self.steps[::-1], self.counts[::-1], strict=True):
+            number, k = divmod(number, count)
+            box.append(slice(k * step, min((k + 1) * step, n)))
+        return tuple(reversed(box))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +141,35 @@ class Layout:
             box = box[o.channel_turn]
         return np.array(box.transpose(np.argsort(perm)), order="C")
 
-    def pieces(self, nested: bool = False) -> list[tuple[slice, ...]]:
+    @property
+    def small(self) -> bool:
+        """Whether all of it may be copied at once."""
+        return self.size <= 2 * PIECE
+
+    def grid(self, nested: bool = False) -> Grid:
         """Boxes that together cover the arrays, each a window or small enough to copy."""
         shape = self.shape
         for lead in range(1, len(shape)):
-            if math.prod(shape[lead:]) < PIECE:
+            if math.prod(shape[lead:]) < WHOLE:
                 break
             first = (0,) * lead
             inside, picks = ({n: a[first] for n, a in views.items()} for views in (self.arrays, self.picks))
             if window_over(inside, self.kept[lead:], picks, nested) is not None:
-                whole = tuple(slice(0, n) for n in shape[lead:])
-                return [(*(slice(i, i + 1) for i in at), *whole) for at in np.ndindex(*shape[:lead])]
-        return list(boxes(shape, PIECE))
+                return Grid(shape, (*(1 for _ in first), *shape[lead:]))
+        return self._copied()
+
+    def _copied(self) -> Grid:
+        """Boxes to copy: where an array has its neighbours along an axis that is cut, several of them in each box."""
+        grid = Grid.of(self.shape, PIECE)
+        steps = list(grid.steps)
+        for a in (*self.arrays.values(), *self.picks.values()):
+            several = (d for d in range(a.ndim) if a.shape[d] > 1)
+            along = min(several, key=lambda d: abs(a.strides[d]) or math.inf, default=0)
+            steps[along] = max(steps[along], min(a.shape[along], SIDE))
+        for d in sorted(range(len(steps)), key=lambda d: -steps[d]):  # as many fewer along the longest
+            if math.prod(steps) > PIECE:
+                steps[d] = max(min(SIDE, steps[d]), steps[d] * PIECE // math.prod(steps))
+        return Grid(self.shape, tuple(steps))
 
 
 def canonical(arrays: dict[str, NDArray], axes: tuple[int, ...], picks: dict[str, NDArray] | None = None) -> Layout:
@@ -161,13 +213,5 @@ def _turning(turned: Iterable[bool]) -> tuple[slice, ...] | None:
 
 def boxes(shape: tuple[int, ...], most: int) -> Iterator[tuple[slice, ...]]:
     """Boxes of at most `most` elements that cover an array in order, each a contiguous part of it."""
-    lead = 0
-    while lead < len(shape) and math.prod(shape[lead + 1 :]) > most:
-        lead += 1
-    if lead == len(shape):
-        lead -= 1
-    step = max(1, most // max(1, math.prod(shape[lead + 1 :])))
-    whole = tuple(slice(0, n) for n in shape[lead + 1 :])
-    for outside in np.ndindex(*shape[:lead]):
-        for lo in range(0, shape[lead], step):
-            yield (*(slice(i, i + 1) for i in outside), slice(lo, min(lo + step, shape[lead])), *whole)
+    grid = Grid.of(shape, most)
+    return map(grid.box, range(len(grid)))

@@ -30,6 +30,9 @@ LAYOUTS = {
     "fortran": ((64, 131_072), 1, lambda a: a.T),
     "columns": ((131_072, 128), 1, lambda a: a[:, 32:96]),
     "strided": ((262_144, 128), 1, lambda a: a[::2, ::2]),
+    "nchw-crop": ((32, 64, 68, 68), 1, lambda a: a[:, :, 2:-2, 2:-2]),
+    "nhwc-crop": ((32, 68, 68, 64), 3, lambda a: a[:, 2:-2, 2:-2]),
+    "rgba": ((56, 224, 224, 4), 3, lambda a: a[..., :3]),
 }
 
 

@@ -16,9 +16,9 @@ from . import cuts, weighing
 from .cuts import SMALL
 from .gradients import grad_inputs, grad_sums
 from .passes import measuring, merging, parts_of, training
-from .scratch import Run, channel_numbers, groups_of, here, kept_of, scratch
+from .scratch import Call, Desk, Piece, Run, copied, groups_of, in_pieces
 from .threads import parallel_for
-from .written import goes_past, write
+from .written import goes_past, write, writing_piece
 
 __all__ = ["grad_inputs", "grad_sums", "moments", "train", "transform"]
 
@@ -73,7 +73,10 @@ def _moments(
     if window is None:
         if unseen is not None:
             weighing.look_through(unseen)
-        return _first(_moments_of_pieces(layout, omit, higher, extremes))
+        if not layout.small:
+            return _first(_moments_of_pieces(layout, omit, higher, extremes))
+        with copied(layout) as window, _moments_parts(window, omit, higher, extremes, parallel_for) as parts:
+            return _merged(parts)
     run = parallel_for if unseen is None else weighing.looking(unseen, window.geometry)
     with _moments_parts(window, omit, higher, extremes, run) as parts:
         return _merged(parts)
@@ -82,19 +85,25 @@ def _moments(
 def _transform(
     layout: Layout, window: Window | None, mean: NDArray, scale: NDArray, shift: NDArray | None, activation: Any
 ) -> None:
+    act, added = cuts.activation(activation), _added(shift, mean)
+
+    def task(of: Window, *parameters: NDArray) -> Any:
+        return cuts.kernels("forms").Affine(*of.of("x"), *parameters, *of.of("residual"), act)
+
+    into = "out" if "out" in layout.arrays else "x"
     if window is not None:
-        _transform_window(window, mean, scale, shift, activation, parallel_for)
+        write(window, task(window, mean, scale, added), into)
         return
-    pieces, channels = layout.pieces(), channel_numbers(layout)
-    written = ("out",) if "out" in layout.arrays else ("x",)
+    if layout.small:
+        with copied(layout, (into,)) as window:
+            write(window, task(window, mean, scale, added), into)
+        return
 
-    def work(lo: int, hi: int) -> None:
-        for box in pieces[lo:hi]:
-            at = channels[kept_of(layout, box)].reshape(-1)
-            with scratch(layout, box, written) as part:
-                _transform_window(part, mean[at], scale[at], None if shift is None else shift[at], activation, here)
+    def prepare(piece: Piece) -> list[Call]:
+        own = (piece.channels_of(p) for p in (mean, scale, added))
+        return writing_piece(piece.window, task(piece.window, *own), into)
 
-    parallel_for(work, len(pieces), small=layout.size <= SMALL)
+    in_pieces(layout, prepare, (into,))
 
 
 def _merged(parts: Parts) -> Parts:
@@ -126,14 +135,6 @@ def _moments_parts(window: Window, omit: bool, higher: bool, extremes: bool, run
         yield parts
 
 
-def _transform_window(
-    window: Window, mean: NDArray, scale: NDArray, shift: NDArray | None, activation: Any, run: Run
-) -> None:
-    act = cuts.activation(activation)
-    task = cuts.kernels("forms").Affine(*window.of("x"), mean, scale, _added(shift, mean), *window.of("residual"), act)
-    write(window, task, "out" if "out" in window.flat else "x", run)
-
-
 def _added(shift: NDArray | None, like: NDArray) -> NDArray:
     """What is added in each channel; -0, which changes nothing, not even the sign of a zero, for a kernel less."""
     return np.full(like.size, -0.0) if shift is None else shift
@@ -153,22 +154,25 @@ def _train_planes(
 
 def _moments_of_pieces(layout: Layout, omit: bool, higher: bool, extremes: bool) -> Parts:
     """Moments where the array is no one window: groups of pieces, each merged in order, then the groups."""
-    pieces, channels = layout.pieces(nested=True), channel_numbers(layout)
-    groups = groups_of(layout, len(pieces))
+    grid = layout.grid(nested=True)
+    groups = groups_of(layout, len(grid))
     parts = cuts.new_parts(groups, layout.channels, higher, extremes)
-    merge_tree = cuts.kernel("welford", "merge_tree")
+    nothing = cuts.new_parts(1, 1, higher, extremes)
+    idle: list[tuple[Desk, Parts]] = []
+
+    def new_desk() -> tuple[Desk, Parts]:
+        group = cuts.new_parts(1, layout.channels, higher, extremes)
+        return Desk(layout, grid, lambda piece: _merging_in(piece, group, omit), nested=True), group
 
     def work(lo: int, hi: int) -> None:
+        desk, group = idle.pop() if idle else new_desk()
         for g in range(lo, hi):
-            for box in pieces[len(pieces) * g // groups : len(pieces) * (g + 1) // groups]:
-                at = channels[kept_of(layout, box)].reshape(-1)
-                with (
-                    scratch(layout, box, nested=True) as window,
-                    _moments_parts(window, omit, higher, extremes, here) as part,
-                ):
-                    if len(part[0]) > 1:
-                        merge_tree(0, at.size, cuts.flat_parts(part))
-                    cuts.merge_at(parts, g, at, part)
+            desk.do(len(grid) * g // groups, len(grid) * (g + 1) // groups)
+            for whole, own, empty in zip(parts, group, nothing, strict=True):
+                if whole is not None and own is not None:
+                    whole[..., g, :] = own[..., 0, :]
+                    own[...] = empty
+        idle.append((desk, group))
 
     parallel_for(work, groups, small=layout.size <= SMALL)
     everything = np.arange(layout.channels)
@@ -176,3 +180,16 @@ def _moments_of_pieces(layout: Layout, omit: bool, higher: bool, extremes: bool)
         part = tuple(None if p is None else p[..., g : g + 1, :].copy() for p in parts)
         cuts.merge_at(parts, 0, everything, part)
     return parts
+
+
+def _merging_in(piece: Piece, group: Parts, omit: bool) -> list[Call]:
+    """What merges the moments of a piece into those of a group."""
+    g = piece.window.geometry
+    flat = cuts.flat_parts(cuts.new_parts(parts_of(g), g.channels, group[3] is not None, group[4] is not None))
+    kernel, args, items = measuring(piece.window, flat, omit)
+    calls: list[Call] = [(kernel, (0, items, *args))]
+    if flat.parts > 1:
+        calls.append((cuts.kernel("welford", "merge_tree"), (0, flat.channels, flat)))
+    into = cuts.flat_parts(group)
+    calls.append((cuts.kernel("welford", "merge_at"), (into, 0, piece.at, piece.at.size, flat)))
+    return calls

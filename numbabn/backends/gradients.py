@@ -11,10 +11,10 @@ from ..geometry import Window
 from ..layout import Layout
 from . import cuts
 from .cuts import SMALL
-from .passes import parts_of, summing
-from .scratch import Run, channel_numbers, groups_of, here, kept_of, scratch
+from .passes import Pass, parts_of, summing
+from .scratch import Call, Desk, Piece, copied, groups_of, in_pieces
 from .threads import parallel_for
-from .written import write
+from .written import write, writing_piece
 
 
 def grad_sums(layout: Layout, mean: NDArray, omit: bool = False, act: Any = None) -> NDArray:
@@ -23,21 +23,21 @@ def grad_sums(layout: Layout, mean: NDArray, omit: bool = False, act: Any = None
     act: None, or (activation, scale, shift) of the forward pass, whose "residual" is among the arrays.
     """
     window = layout.window()
-    if window is not None:
-        return _grad_sums_of_window(window, mean, omit, act, parallel_for)
-    pieces, channels = layout.pieces(), channel_numbers(layout)
-    groups = groups_of(layout, len(pieces))
-    sums = np.zeros((groups, 2, layout.channels))
+    if window is None and layout.small:
+        with copied(layout) as window:
+            return _grad_sums_of_window(window, mean, omit, act)
+    if window is None:
+        return _grad_sums_of_pieces(layout, mean, omit, act)
+    return _grad_sums_of_window(window, mean, omit, act)
 
-    def work(lo: int, hi: int) -> None:
-        for g in range(lo, hi):
-            for box in pieces[len(pieces) * g // groups : len(pieces) * (g + 1) // groups]:
-                at = channels[kept_of(layout, box)].reshape(-1)
-                with scratch(layout, box) as part:
-                    sums[g][:, at] += _grad_sums_of_window(part, mean[at], omit, _some(act, at), here)
 
-    parallel_for(work, groups, small=layout.size <= SMALL)
-    return np.asarray(sums.sum(axis=0))
+def _grad_sums_of_window(window: Window, mean: NDArray, omit: bool, act: Any) -> NDArray:
+    (kernel, args, items), sums = _summing(window, mean, omit, act)
+    parallel_for(kernel.over(*args), items, window.geometry.size <= SMALL)
+    whole = sums[:, 0].copy()
+    for part in range(1, sums.shape[1]):
+        whole += sums[:, part]
+    return whole
 
 
 def grad_inputs(
@@ -50,51 +50,66 @@ def grad_inputs(
     act: Any = None,
 ) -> None:
     """Write ``a * g - p * (b + (x - mean) * k)`` into "dx", or into "dy" where there is none, and g into "dz"."""
-    window = layout.window()
+    window, into = layout.window(), "dx" if "dx" in layout.arrays else "dy"
+    written = (into, "dz") if "dz" in layout.arrays else (into,)
     if window is not None:
-        _grad_inputs_of_window(window, mean, a, b, k, omit=omit, act=act, run=parallel_for)
+        write(window, _task(window, [mean, a, b, k], omit, act), into)
         return
-    pieces, channels = layout.pieces(), channel_numbers(layout)
-    written = ("dx" if "dx" in layout.arrays else "dy", *(("dz",) if "dz" in layout.arrays else ()))
+    if layout.small:
+        with copied(layout, written) as window:
+            write(window, _task(window, [mean, a, b, k], omit, act), into)
+        return
+
+    def prepare(piece: Piece) -> list[Call]:
+        own = [None if p is None else piece.channels_of(p) for p in (mean, a, b, k)]
+        return writing_piece(piece.window, _task(piece.window, own, omit, _some(act, piece)), into)
+
+    in_pieces(layout, prepare, written)
+
+
+def _grad_sums_of_pieces(layout: Layout, mean: NDArray, omit: bool, act: Any) -> NDArray:
+    grid = layout.grid()
+    groups = groups_of(layout, len(grid))
+    sums = np.zeros((groups, 2, layout.channels))
+    idle: list[tuple[Desk, NDArray]] = []
+
+    def new_desk() -> tuple[Desk, NDArray]:
+        group = np.zeros((2, layout.channels))
+
+        def prepare(piece: Piece) -> list[Call]:
+            (kernel, args, items), own = _summing(piece.window, piece.channels_of(mean), omit, _some(act, piece))
+            into = (own.reshape(-1), own.shape[1], piece.at, piece.at.size, group.reshape(-1), layout.channels)
+            return [(kernel, (0, items, *args)), (cuts.kernel("grads", "add_at"), into)]
+
+        return Desk(layout, grid, prepare), group
 
     def work(lo: int, hi: int) -> None:
-        for box in pieces[lo:hi]:
-            at = channels[kept_of(layout, box)].reshape(-1)
-            with scratch(layout, box, written) as part:
-                _grad_inputs_of_window(
-                    part,
-                    *(None if p is None else p[at] for p in (mean, a, b, k)),
-                    omit=omit,
-                    act=_some(act, at),
-                    run=here,
-                )
+        desk, group = idle.pop() if idle else new_desk()
+        for g in range(lo, hi):
+            desk.do(len(grid) * g // groups, len(grid) * (g + 1) // groups)
+            sums[g], group[...] = group, 0.0
+        idle.append((desk, group))
 
-    parallel_for(work, len(pieces), small=layout.size <= SMALL)
+    parallel_for(work, groups, small=layout.size <= SMALL)
+    return np.asarray(sums.sum(axis=0))
 
 
-def _grad_sums_of_window(window: Window, mean: NDArray, omit: bool, act: Any, run: Run) -> NDArray:
+def _summing(window: Window, mean: NDArray, omit: bool, act: Any) -> tuple[Pass, NDArray]:
+    """The pass that adds the sums of a window to zeros, (2, parts, channels), and these."""
     g = window.geometry
     pick = cuts.pick_of_rows(window, cuts.row_blocks(g)[0], omit) if g.rows else cuts.pick_of_planes(window, omit)
     sums = np.zeros((2, parts_of(g), g.channels))
     arrays = (window.of("dy"), window.of("x"), pick, mean, _compiled(act), window.of("residual"))
-    kernel, args, items = summing(g, *arrays, sums.reshape(-1))
-    run(kernel.over(*args), items, g.size <= SMALL)
-    whole = sums[:, 0].copy()
-    for part in range(1, sums.shape[1]):
-        whole += sums[:, part]
-    return whole
+    return summing(g, *arrays, sums.reshape(-1)), sums
 
 
-def _grad_inputs_of_window(
-    window: Window, mean: Any, a: Any, b: Any, k: Any, *, omit: bool, act: Any, run: Run
-) -> None:
-    g = window.geometry
+def _task(window: Window, parameters: list[Any], omit: bool, act: Any) -> Any:
+    g, (mean, a, b, k) = window.geometry, parameters
     dy, x, dz, other = (window.of(name) for name in ("dy", "x", "dz", "residual"))
     pick = (
         cuts.pick_of_rows(window, cuts.pack_written(g), omit) if cuts.by_rows(g) else cuts.pick_of_planes(window, omit)
     )
-    task = cuts.kernels("forms").Gradient(*dy, *x, *dz, pick, mean, _compiled(act), *other, a, b, k)
-    write(window, task, "dx" if "dx" in window.flat else "dy", run)
+    return cuts.kernels("forms").Gradient(*dy, *x, *dz, pick, mean, _compiled(act), *other, a, b, k)
 
 
 def _compiled(act: Any) -> Any:
@@ -102,6 +117,6 @@ def _compiled(act: Any) -> Any:
     return None if act is None else (cuts.activation(act[0]), *act[1:])
 
 
-def _some(act: Any, at: NDArray) -> Any:
-    """The parameters of an activation for some channels."""
-    return None if act is None else (act[0], act[1][at], None if act[2] is None else act[2][at])
+def _some(act: Any, piece: Piece) -> Any:
+    """The parameters of an activation for the channels of a piece."""
+    return None if act is None else (act[0], *(None if p is None else piece.channels_of(p) for p in act[1:]))

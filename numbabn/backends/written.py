@@ -8,7 +8,8 @@ from typing import Any
 from ..geometry import Geometry, Window
 from . import cuts, machine, passes
 from .cuts import GRAIN, SMALL
-from .scratch import Run
+from .scratch import Call
+from .threads import parallel_for
 
 LINE = 64  # bytes
 PAST = 32 << 20  # bytes of a result that is too large to be found in a cache by who reads it next
@@ -16,12 +17,18 @@ HALVES = 512  # columns of 16 bits that several short rows fill together: beginn
 LONG = 16384  # columns of rows that are whole lines of memory together, at most
 
 
-def write(window: Window, task: Any, into: str, run: Run) -> None:
+def write(window: Window, task: Any, into: str) -> None:
     """Write what a task makes of a window into one of its arrays."""
     kernel, args, items = writing(window, task, into)
     over = kernel.over(*args)
     # Backwards: what a pass over x has just left in the cache comes first.
-    run(lambda lo, hi: over(items - hi, items - lo), items, window.geometry.size <= SMALL)
+    parallel_for(lambda lo, hi: over(items - hi, items - lo), items, window.geometry.size <= SMALL)
+
+
+def writing_piece(window: Window, task: Any, into: str) -> list[Call]:
+    """The same as a call, for one thread."""
+    kernel, args, items = writing(window, task, into)
+    return [(kernel, (0, items, *args))]
 
 
 def writing(window: Window, task: Any, into: str) -> passes.Pass:
