@@ -28,7 +28,7 @@ NUMBERS = {"i": types.int64, "d": types.float64, "b": types.boolean}
 SYMBOL = "numbabn_entry"
 # What the C library of the process has, and no more, may be asked for by code that is kept on disk.
 KNOWN = {
-    *("aligned_alloc", "free", "memcpy", "memmove", "memset", "sched_yield"),
+    *("aligned_alloc", "free", "memcpy", "memmove", "memset", "sched_yield", "madvise"),
     *("exp", "expm1", "log1p", "tanh", "erfc", "erf", "exp2", "log", "pow", "sqrt", "fma"),
 }
 

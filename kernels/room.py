@@ -1,5 +1,7 @@
 """Room for a kernel's own numbers, which it takes once and shares out by itself."""
 
+import sys
+
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -12,6 +14,8 @@ from .operation import argument, nothing_at_all, operation
 from .vector import INT32, WORD
 
 WORK = Flat("f8")
+PAGE = 2 << 20  # bytes
+HUGE_PAGES = 14  # what Linux calls MADV_HUGEPAGE
 
 
 def new_room(n):
@@ -62,12 +66,23 @@ def repeat_eight(source, i, out, j, times):
 
 @operation(new_room)
 def _new_room(n):
+    """Much room begins with a page of 2 MiB, and is asked for by such: to find 64 MiB of small ones takes longer than
+    the work of some rows."""
+
     def codegen(context, builder, signature, args):
-        line = ir.Constant(WORD, LINE)
+        line, page = ir.Constant(WORD, LINE), ir.Constant(WORD, PAGE)
         size = builder.mul(args[0], ir.Constant(WORD, 8))
-        size = builder.and_(builder.add(size, ir.Constant(WORD, LINE)), ir.Constant(WORD, -LINE))
+        much = builder.icmp_unsigned(">=", size, ir.Constant(WORD, 2 * PAGE))
+        unit = builder.select(much, page, line)
+        size = builder.and_(builder.add(size, unit), builder.neg(unit))
         kind = ir.FunctionType(BYTE.as_pointer(), [WORD, WORD])
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, "aligned_alloc"), [line, size])
+        room = builder.call(cgutils.get_or_insert_function(builder.module, kind, "aligned_alloc"), [unit, size])
+        if sys.platform == "linux":
+            kind = ir.FunctionType(INT32, [BYTE.as_pointer(), WORD, INT32])
+            advise = cgutils.get_or_insert_function(builder.module, kind, "madvise")
+            with builder.if_then(much):  # of no memory at all it only says so
+                builder.call(advise, [room, size, ir.Constant(INT32, HUGE_PAGES)])
+        return room
 
     return WORK(types.intp), codegen
 

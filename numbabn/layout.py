@@ -17,7 +17,7 @@ import numpy as np
 from .arrays import NDArray
 from .geometry import KEPT, Window, window_over
 
-PIECE = 32768  # values in a tile that is copied through scratch
+PIECE = 63 * 512  # values in a tile that is copied through scratch; the rows of a power of two would meet in a cache
 WHOLE = 2048  # values at least in one that is not
 SIDE = 32  # neighbours in memory that are worth being copied together
 

@@ -14,7 +14,7 @@ from .threads import parallel_for
 LINE = 64  # bytes
 PAST = 32 << 20  # bytes of a result that is too large to be found in a cache by who reads it next
 HALVES = 512  # columns of 16 bits that several short rows fill together: beginning a row costs more than its memory
-LONG = 16384  # columns of rows that are whole lines of memory together, at most
+LONG = 32768  # columns of rows that are whole lines of memory together, at most: the parameters of more stay nowhere
 
 
 def write(window: Window, task: Any, into: str) -> None:
@@ -67,4 +67,4 @@ def _pack_of_lines(g: Geometry, line: int, columns: int) -> int:
     whole = line // math.gcd(line, row)
     pack = -(-columns // (row * whole)) * whole
     touching = all(g.outer_stride[name] == row for name in g.arrays)
-    return pack if touching and pack * row <= max(LONG, row) and g.outer >= 8 * pack else 0
+    return pack if touching and pack * row <= LONG and g.outer >= 8 * pack else 0
