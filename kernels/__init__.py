@@ -32,6 +32,8 @@
 ``whole_back.py``     the same on the way back
 ``job.py``            what such a call needs to know
 ``objects.py``        NumPy arrays and kernels, by their addresses
+``boxes.py``          boxes of arrays that are no window, copied and worked on
+``desk.py``           what such a call needs to know
 ``crew.py``           one such call by several threads
 ``shared.py``         what they have in common
 ``cuda_*.py``         the same verbs for CUDA
