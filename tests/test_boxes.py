@@ -106,6 +106,18 @@ def test_any_threads_give_the_same_bits(case: Case) -> None:
     assert runs[0] == runs[1] == runs[2]
 
 
+@pytest.mark.usefixtures("small")
+def test_weights_that_begin_where_x_does() -> None:
+    """A row of x, and all of it, as the weights of x: one address, other steps."""
+    x = np.abs(draw(Case("", (6, 9, 50), 1), np.float64))[:, :, 3:43]
+    for weights in (x[:1], x[:, :1], x[:1, :1], x):
+        m = numbabn.moments(x, axis=1, weights=weights)
+        count, mean, m2 = reference.moments(x, (1,), weights)
+        np.testing.assert_allclose(m.count, np.broadcast_to(count, m.count.shape), rtol=1e-12)
+        np.testing.assert_allclose(m.mean, mean, rtol=1e-12)
+        np.testing.assert_allclose(m.m2, m2, rtol=1e-10)
+
+
 @given(st.data())
 def test_boxes_of_a_grid_are_of_the_kinds_there_are(data: st.DataObject) -> None:
     shape = tuple(data.draw(st.lists(st.integers(1, 7), min_size=1, max_size=4)))

@@ -16,7 +16,7 @@ from . import cuts, weighing
 from .cuts import SMALL
 from .gradients import grad_inputs, grad_sums
 from .passes import measuring, merging, parts_of, training
-from .scratch import Call, Desk, Piece, Run, copied, groups_of, in_pieces
+from .scratch import Call, Desk, Piece, Run, copied, groups_of, in_pieces, one_of
 from .threads import parallel_for
 from .written import goes_past, write, writing_piece
 
@@ -165,14 +165,13 @@ def _moments_of_pieces(layout: Layout, omit: bool, higher: bool, extremes: bool)
         return Desk(layout, grid, lambda piece: _merging_in(piece, group, omit), nested=True), group
 
     def work(lo: int, hi: int) -> None:
-        desk, group = idle.pop() if idle else new_desk()
-        for g in range(lo, hi):
-            desk.do(len(grid) * g // groups, len(grid) * (g + 1) // groups)
-            for whole, own, empty in zip(parts, group, nothing, strict=True):
-                if whole is not None and own is not None:
-                    whole[..., g, :] = own[..., 0, :]
-                    own[...] = empty
-        idle.append((desk, group))
+        with one_of(idle, new_desk) as (desk, group):
+            for g in range(lo, hi):
+                desk.do(len(grid) * g // groups, len(grid) * (g + 1) // groups)
+                for whole, own, empty in zip(parts, group, nothing, strict=True):
+                    if whole is not None and own is not None:
+                        whole[..., g, :] = own[..., 0, :]
+                        own[...] = empty
 
     parallel_for(work, groups, small=layout.size <= SMALL)
     everything = np.arange(layout.channels)

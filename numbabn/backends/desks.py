@@ -34,12 +34,12 @@ class Move:
 class Work:
     """What is done with boxes of one size: copies, and calls of kernels with their arguments.
 
-    moved: arrays that the kernels take where they are, of which a box is moved from the first one to another.
+    moved: arrays whose boxes the kernels take where they are, each behind a stand-in for it among the arguments.
     """
 
     moves: list[Move]
     calls: list[tuple[Any, tuple[Any, ...]]]
-    moved: list[NDArray]
+    moved: list[tuple[NDArray, NDArray]]
 
     def do(self, box: tuple[slice, ...]) -> None:
         """Do it with what is copied, where there is no machine code that does."""
@@ -92,14 +92,14 @@ def _append(desk: list[int], form: Any, cut: list[tuple[int, int]], work: Work) 
     head = len(desk)
     desk += [0] * form.DONE
     desk[head + form.CALLS : head + form.CALLS + 2] = len(work.calls), len(desk)
-    addresses = [array.__array_interface__["data"][0] for array in work.moved]
     moves: list[int] = []
     for kernel, args in work.calls:
         entry, row = kernel.slots(*args)
         desk += [entry.address, len(row), *np.frombuffer(entry.pack(*row), np.int64).tolist()]
-        for array, address in zip(work.moved, addresses, strict=True):
-            for k in [k for k, value in enumerate(row) if type(value) is int and value == address]:
-                moves += [len(desk) - len(row) + k, address, *_strides(array, cut)]
+        for stand_in, array in work.moved:
+            places = [k for k, value in enumerate(row) if type(value) is int and value == _address(stand_in)]
+            for k in places:
+                moves += [len(desk) - len(row) + k, _address(array), *_strides(array, cut)]
     desk[head + form.MOVES : head + form.MOVES + 2] = len(moves) // (form.BOX_STRIDES + len(cut)), len(desk)
     desk += moves
     for count, which in ((form.COPIES, "there"), (form.BACK, "back")):
@@ -107,6 +107,11 @@ def _append(desk: list[int], form: Any, cut: list[tuple[int, int]], work: Work) 
         desk[head + count : head + count + 2] = len(copies), len(desk)
         for move in copies:
             desk += _copy(form, cut, move)
+
+
+def _address(array: NDArray) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 def _strides(array: NDArray, cut: list[tuple[int, int]]) -> list[int]:
@@ -118,8 +123,15 @@ def _copy(form: Any, cut: list[tuple[int, int]], move: Move) -> list[int]:
     """A copy, as a desk has it."""
     array, scratch = move.array, move.scratch
     loops = _loops([s if n > 1 else 0 for n, s in zip(array.shape, array.strides, strict=True)], scratch)
-    addresses = array.__array_interface__["data"][0], scratch.__array_interface__["data"][0]
-    found = [*addresses, array.itemsize, int(not array.dtype.isnative), len(loops), 0, *_strides(array, cut)]
+    found = [
+        _address(array),
+        _address(scratch),
+        array.itemsize,
+        int(not array.dtype.isnative),
+        len(loops),
+        0,
+        *_strides(array, cut),
+    ]
     found += [n for loop in loops for n in loop]
     found[form.ALL] = len(found)
     return found

@@ -12,7 +12,7 @@ from ..layout import Layout
 from . import cuts
 from .cuts import SMALL
 from .passes import Pass, parts_of, summing
-from .scratch import Call, Desk, Piece, copied, groups_of, in_pieces
+from .scratch import Call, Desk, Piece, copied, groups_of, in_pieces, one_of
 from .threads import parallel_for
 from .written import write, writing_piece
 
@@ -84,11 +84,10 @@ def _grad_sums_of_pieces(layout: Layout, mean: NDArray, omit: bool, act: Any) ->
         return Desk(layout, grid, prepare), group
 
     def work(lo: int, hi: int) -> None:
-        desk, group = idle.pop() if idle else new_desk()
-        for g in range(lo, hi):
-            desk.do(len(grid) * g // groups, len(grid) * (g + 1) // groups)
-            sums[g], group[...] = group, 0.0
-        idle.append((desk, group))
+        with one_of(idle, new_desk) as (desk, group):
+            for g in range(lo, hi):
+                desk.do(len(grid) * g // groups, len(grid) * (g + 1) // groups)
+                sums[g], group[...] = group, 0.0
 
     parallel_for(work, groups, small=layout.size <= SMALL)
     return np.asarray(sums.sum(axis=0))

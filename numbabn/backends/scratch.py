@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -65,8 +65,9 @@ class Desk:
         self._run: Callable[[int, int], None] | None = None
         if len(grid) > FEW and not kernels("entry").interpreted():
             kinds = desks.kinds_of(grid)
-            work = self._there if self._window(kinds[0]) is not None and len(kinds) == 1 else self._copied
-            self._run = desks.running(grid, [work(box) for box in kinds])
+            window = self._window(kinds[0]) if len(kinds) == 1 else None
+            works = [self._copied(box) for box in kinds] if window is None else [self._moving(window, kinds[0])]
+            self._run = desks.running(grid, works)
 
     def do(self, lo: int, hi: int) -> None:
         """Do boxes lo..hi."""
@@ -74,21 +75,33 @@ class Desk:
             self._run(lo, hi)
             return
         for box in map(self._grid.box, range(lo, hi)):
-            (self._copied if self._window(box) is None else self._there)(box).do(box)
+            window = self._window(box)
+            (self._copied(box) if window is None else self._there(window, box)).do(box)
 
     def _window(self, box: Box) -> Window | None:
         views, picks = ({n: a[box] for n, a in some.items()} for some in (self._layout.arrays, self._layout.picks))
         return window_over(views, self._layout.kept, picks, self._nested)
 
-    def _there(self, box: Box) -> desks.Work:
+    def _there(self, window: Window, box: Box) -> desks.Work:
         """The work on a box where it is."""
-        window, at = self._window(box), desks.part_of(self._numbers, box).reshape(-1).copy()
-        assert window is not None
+        at = desks.part_of(self._numbers, box).reshape(-1).copy()
         piece = Piece(window, at, at.size == self._layout.channels)
         calls = self._prepare(piece)
-        return desks.Work(
-            self._following(piece, box), calls, [*self._layout.arrays.values(), *self._layout.picks.values()]
-        )
+        return desks.Work(self._following(piece, box), calls, [])
+
+    def _moving(self, window: Window, box: Box) -> desks.Work:
+        """The work on a box where it is, and where others of its size are.
+
+        Stand-ins tell arrays apart that begin at one place: x, and weights that are a row of it.
+        """
+        moved: dict[tuple[Any, ...], tuple[NDArray, NDArray]] = {}
+        flat = {}
+        for name, array in (*self._layout.arrays.items(), *self._layout.picks.items()):
+            kind = window.flat[name].dtype
+            key = array.__array_interface__["data"][0], array.strides, kind
+            flat[name], _ = moved.setdefault(key, (np.empty(1, kind), array))
+        work = self._there(Window(window.geometry, flat), box)
+        return desks.Work(work.moves, work.calls, list(moved.values()))
 
     def _copied(self, box: Box) -> desks.Work:
         """The work on a copy of a box."""
@@ -140,14 +153,27 @@ def _copies(layout: Layout, size: tuple[int, ...]) -> tuple[Window, dict[str, ND
     return window, {name: a.transpose(back) for name, a in (*arrays.items(), *picks.items())}
 
 
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def one_of(idle: list[T], new: Callable[[], T]) -> Iterator[T]:
+    """What no other thread has now."""
+    try:
+        one = idle.pop()
+    except IndexError:
+        one = new()
+    yield one
+    idle.append(one)
+
+
 def in_pieces(layout: Layout, prepare: Prepare, written: tuple[str, ...]) -> None:
     """Do pieces in any order, on all threads."""
-    grid, idle = layout.grid(), list[Desk]()
+    grid, idle = layout.grid(), list[Desk]()  # as many as threads that take part
 
     def work(lo: int, hi: int) -> None:
-        desk = idle.pop() if idle else Desk(layout, grid, prepare, written)
-        desk.do(lo, hi)
-        idle.append(desk)
+        with one_of(idle, lambda: Desk(layout, grid, prepare, written)) as desk:
+            desk.do(lo, hi)
 
     parallel_for(work, len(grid), small=layout.size <= SMALL)
 
