@@ -186,7 +186,7 @@ def _geometry(
     shape: tuple[int, ...], kept: tuple[bool, ...], arrays: tuple[str, ...], picks: tuple[str, ...], apart: Apart
 ) -> Geometry | None:
     """The geometry of a window, or None."""
-    if any(s < 0 or s % size for strides, size in apart for s in strides):
+    if not _ascending(shape, apart):
         return None
     thirds = _thirds(shape, kept, apart)
     n = len(arrays)
@@ -214,7 +214,7 @@ def _nested_geometry(
     n = len(arrays)
     alone = _geometry(shape, kept, arrays, (), apart[:n])
     thirds = _thirds(shape, kept, apart[:n])
-    if alone is None or thirds is None or any(s < 0 or s % size for strides, size in apart[n:] for s in strides):
+    if alone is None or thirds is None or not _ascending(shape, apart[n:]):
         return None
     strides, nests = [], {}
     for name, (steps, size) in zip(picks, apart[n:], strict=True):
@@ -232,6 +232,15 @@ def _nested_geometry(
     of = [d | dict(zip(picks, s, strict=True)) for d, s in zip(given, zip(*strides, strict=True), strict=True)]
     return replace(
         alone, picks=picks, outer_stride=of[0], channel_stride=of[1], inner_stride=of[2], span=of[3], nests=nests
+    )
+
+
+def _ascending(shape: tuple[int, ...], apart: Apart) -> bool:
+    """Whether all strides are whole elements, and none leads back; that of an axis of one element may."""
+    return all(
+        step % size == 0 and (step >= 0 or n == 1)
+        for strides, size in apart
+        for n, step in zip(shape, strides, strict=True)
     )
 
 

@@ -152,9 +152,9 @@ class Layout:
         for lead in range(1, len(shape)):
             if math.prod(shape[lead:]) < WHOLE:
                 break
-            first = (0,) * lead
+            first = (slice(0, 1),) * lead
             inside, picks = ({n: a[first] for n, a in views.items()} for views in (self.arrays, self.picks))
-            if window_over(inside, self.kept[lead:], picks, nested) is not None:
+            if window_over(inside, self.kept, picks, nested) is not None:
                 return Grid(shape, (*(1 for _ in first), *shape[lead:]))
         return self._copied()
 

@@ -118,6 +118,34 @@ def test_weights_that_begin_where_x_does() -> None:
         np.testing.assert_allclose(m.m2, m2, rtol=1e-10)
 
 
+@pytest.mark.usefixtures("small")
+def test_arrays_that_begin_in_one_place() -> None:
+    """Every second sample of an array, and its first ones: x, residual and gradient do not take each other's steps."""
+    big = draw(Case("", (12, 3, 5, 4, 90), (1, 3)), np.float64)
+    x, other, options = big[::2], big[:6], {"axis": (1, 3), "activation": "relu"}
+    y, m = numbabn.batch_norm(x, residual=other, **options)
+    expected, n = numbabn.batch_norm(x.copy(), residual=other.copy(), **options)
+    np.testing.assert_array_equal(y, expected)
+    assert m == n
+    for dy, of in ((other, x), (x, other)):
+        m = numbabn.moments(of, axis=(1, 3))
+        got = numbabn.batch_norm_backward(dy, of, m, residual=other, **options)
+        expected = numbabn.batch_norm_backward(dy.copy(), of.copy(), m, residual=other.copy(), **options)
+        for one, two in zip(got, expected, strict=True):
+            np.testing.assert_allclose(one, two, rtol=1e-12, atol=1e-12)
+
+
+def test_a_turned_axis_is_no_reason_to_copy_much() -> None:
+    """Where boxes are windows, a result, a mask or weights that are turned along what numbers them change nothing."""
+    x = np.zeros((3, 4, 5, 3, 5000), np.float32)
+    for out in (np.empty_like(x)[::-1], np.empty_like(x)[:, :, ::-1]):
+        where = out == out
+        shape = layout.canonical({"x": x, "out": out}, (1, 3), {"where": where[::-1][::-1]})
+        grid = shape.grid(nested=True)
+        desk = scratch.Desk(shape, grid, lambda piece: [])
+        assert not desk._known, "boxes are copied"
+
+
 @given(st.data())
 def test_boxes_of_a_grid_are_of_the_kinds_there_are(data: st.DataObject) -> None:
     shape = tuple(data.draw(st.lists(st.integers(1, 7), min_size=1, max_size=4)))
