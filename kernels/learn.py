@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from . import memory  # noqa: F401  what compiles [] of flat memory
 from .jit import uncontracted
 
 

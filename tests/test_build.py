@@ -22,6 +22,29 @@ KERNELS = {
 X86 = platform.machine() in ("x86_64", "AMD64")
 
 
+@pytest.mark.parametrize(
+    ("room", "name", "kinds"),
+    [
+        ("learn", "exponential", ("i", "f8", "f8", "f8", "d", "f8", "f8", "d", "d", "f8")),
+        ("welford", "merge_tree", ("i", "i", PARTS)),
+        ("welford", "merge_at", (PARTS, "i", "i8", "i", PARTS)),
+        ("usable", "usable", ("f8", "i", "i")),
+        ("grads", "add_at", ("f8", "i", "i8", "i", "f8", "i")),
+        ("boxes", "boxes", ("i", "i", "i8")),
+        ("crew", "help", ("i8",)),
+        ("whole", "moments", ("i8", "i", "i8", *"iiiiiidd")),
+        ("whole_back", "backward", ("i8", "i", "i8", *"iiiiiiiddi")),
+        *KERNELS.values(),
+    ],
+)
+def test_a_kernel_needs_no_other_to_be_compiled_first(room: str, name: str, kinds: tuple[object, ...]) -> None:
+    """What the others have left on disk, a process does not compile."""
+    code = f"from numbabn.kernels import build; print(len(build.built({room!r}, {name!r}, {kinds!r})))"
+    ran = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert int(ran.stdout) > 500
+
+
 @pytest.mark.skipif(not X86, reason="reads the assembly of x86")
 @pytest.mark.parametrize("name", KERNELS)
 def test_the_loops_are_vectors(name: str) -> None:
