@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import MEAN_RTOL, MEMORY, VAR_RTOL, Case, draw
+import test_picks
+from cases import MEMORY, Case, draw
 from numbabn.kernels import reference
+from test_picks import values
 
 import numbabn
 from numbabn import Moments
@@ -41,19 +43,13 @@ def axes_of(case: Case) -> list[tuple[int, ...]]:
 
 
 def picks(shape: tuple[int, ...], over: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """A mask, and weights whose sums are exact, that have those axes."""
-    rng = np.random.default_rng([*shape, *over])
+    """A mask and weights that have those axes."""
     shape = tuple(n if d in over else 1 for d, n in enumerate(shape))
-    return rng.random(shape) < 0.7, rng.integers(0, 9, shape) / 4
+    return values("where", shape), values("weights", shape)
 
 
 def agree(m: Moments, x: np.ndarray, case: Case, weight: np.ndarray) -> None:
-    count, mean, m2 = reference.moments(x, case.kept, weight)
-    count = np.broadcast_to(count, mean.shape)
-    assert np.array_equal(np.broadcast_to(m.count, mean.shape), count)
-    std = np.sqrt(m2 / np.maximum(count, 1))
-    assert (np.abs(m.mean - mean) <= MEAN_RTOL * np.maximum(np.abs(mean), std)).all()
-    assert (np.abs(m.m2 - m2) <= VAR_RTOL * m2 + 1e-24 * count * mean**2).all()
+    test_picks.agree(m, reference.moments(x, case.kept, weight))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

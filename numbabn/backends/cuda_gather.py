@@ -12,7 +12,8 @@ from ..geometry import Window, contiguous_window, scratch_order
 from ..layout import Layout, boxes
 from .cuda_launch import launch
 from .cuts import kernels
-from .scratch import channel_numbers, kept_of
+from .desks import part_of
+from .scratch import channel_numbers
 
 BOX = 1 << 26  # values that are gathered at a time
 THREADS = 256
@@ -47,7 +48,7 @@ def boxed(layout: Layout, written: tuple[str, ...] = ()) -> Iterator[tuple[Box, 
                 _copied("gather", copies[name], view)
         spread = {name: copies.pop(name) for name in picks}
         window = contiguous_window(dict(copies), tuple(layout.kept[d] for d in order), spread)
-        yield Box(views, dict(copies), written), channels[kept_of(layout, box)].reshape(-1), window
+        yield Box(views, dict(copies), written), part_of(channels, box).reshape(-1), window
 
 
 def _copied(direction: str, scratch: NDArray, view: NDArray) -> None:

@@ -30,6 +30,20 @@ class Move:
     back: bool
 
 
+def copy_there(moves: Sequence[Move], box: tuple[slice, ...]) -> None:
+    """Copy a box to scratch."""
+    for move in moves:
+        if move.there:
+            np.copyto(move.scratch, part_of(move.array, box))
+
+
+def copy_back(moves: Sequence[Move], box: tuple[slice, ...]) -> None:
+    """Copy a box back from scratch."""
+    for move in moves:
+        if move.back:
+            np.copyto(part_of(move.array, box), move.scratch)
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """What is done with boxes of one size: copies, and calls of kernels with their arguments.
@@ -43,14 +57,10 @@ class Work:
 
     def do(self, box: tuple[slice, ...]) -> None:
         """Do it with what is copied, where there is no machine code that does."""
-        for move in self.moves:
-            if move.there:
-                np.copyto(move.scratch, part_of(move.array, box))
+        copy_there(self.moves, box)
         for kernel, args in self.calls:
             cuts.kernels("entry").done(kernel(*args))
-        for move in self.moves:
-            if move.back:
-                np.copyto(part_of(move.array, box), move.scratch)
+        copy_back(self.moves, box)
 
 
 def kinds_of(grid: Grid) -> list[tuple[slice, ...]]:
@@ -92,14 +102,14 @@ def _append(desk: list[int], form: Any, cut: list[tuple[int, int]], work: Work) 
     head = len(desk)
     desk += [0] * form.DONE
     desk[head + form.CALLS : head + form.CALLS + 2] = len(work.calls), len(desk)
-    moves: list[int] = []
+    address, moves = cuts.kernels("entry").address, list[int]()
     for kernel, args in work.calls:
         entry, row = kernel.slots(*args)
         desk += [entry.address, len(row), *np.frombuffer(entry.pack(*row), np.int64).tolist()]
         for stand_in, array in work.moved:
-            places = [k for k, value in enumerate(row) if type(value) is int and value == _address(stand_in)]
+            places = [k for k, value in enumerate(row) if type(value) is int and value == address(stand_in)]
             for k in places:
-                moves += [len(desk) - len(row) + k, _address(array), *_strides(array, cut)]
+                moves += [len(desk) - len(row) + k, address(array), *_strides(array, cut)]
     desk[head + form.MOVES : head + form.MOVES + 2] = len(moves) // (form.BOX_STRIDES + len(cut)), len(desk)
     desk += moves
     for count, which in ((form.COPIES, "there"), (form.BACK, "back")):
@@ -107,11 +117,6 @@ def _append(desk: list[int], form: Any, cut: list[tuple[int, int]], work: Work) 
         desk[head + count : head + count + 2] = len(copies), len(desk)
         for move in copies:
             desk += _copy(form, cut, move)
-
-
-def _address(array: NDArray) -> int:
-    address: int = array.__array_interface__["data"][0]
-    return address
 
 
 def _strides(array: NDArray, cut: list[tuple[int, int]]) -> list[int]:
@@ -123,15 +128,8 @@ def _copy(form: Any, cut: list[tuple[int, int]], move: Move) -> list[int]:
     """A copy, as a desk has it."""
     array, scratch = move.array, move.scratch
     loops = _loops([s if n > 1 else 0 for n, s in zip(array.shape, array.strides, strict=True)], scratch)
-    found = [
-        _address(array),
-        _address(scratch),
-        array.itemsize,
-        int(not array.dtype.isnative),
-        len(loops),
-        0,
-        *_strides(array, cut),
-    ]
+    begin, turned = map(cuts.kernels("entry").address, (array, scratch)), int(not array.dtype.isnative)
+    found = [*begin, array.itemsize, turned, len(loops), 0, *_strides(array, cut)]
     found += [n for loop in loops for n in loop]
     found[form.ALL] = len(found)
     return found

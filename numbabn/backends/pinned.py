@@ -20,7 +20,8 @@ from ..devices.driver import Driver, on
 from ..devices.shadow import Shadow, shadow_of
 from ..geometry import Window, contiguous_window, scratch_order, window_over
 from ..layout import Layout, boxes
-from .scratch import channel_numbers, kept_of
+from .desks import part_of
+from .scratch import channel_numbers
 from .threads import parallel_for
 
 PIECE = 1 << 24  # bytes of x in a piece
@@ -109,7 +110,7 @@ def pieces(layout: Layout, written: tuple[str, ...], work: Work, kept: dict[int,
         for i, box in enumerate(boxes(layout.shape, max(1, PIECE // layout.arrays["x"].itemsize))):
             slot = slots[i % SLOTS]
             slot.finish()
-            at = channels[kept_of(layout, box)].reshape(-1)
+            at = part_of(channels, box).reshape(-1)
             piece, targets = _sent(slot, layout, box, at, written, None if kept is None else kept.get(i))
             if kept is not None:
                 kept[i] = piece.arrays["x"]

@@ -60,7 +60,7 @@ class Desk:
         self, layout: Layout, grid: Grid, prepare: Prepare, written: tuple[str, ...] = (), nested: bool = False
     ) -> None:
         self._layout, self._grid, self._prepare, self._written, self._nested = layout, grid, prepare, written, nested
-        self._numbers = _channel_numbers(layout)
+        self._numbers = channel_numbers(layout)
         self._known: dict[tuple[int, ...], desks.Work] = {}  # by the size of a box, where it is copied
         self._run: Callable[[int, int], None] | None = None
         if len(grid) > FEW and not kernels("entry").interpreted():
@@ -98,7 +98,7 @@ class Desk:
         flat = {}
         for name, array in (*self._layout.arrays.items(), *self._layout.picks.items()):
             kind = window.flat[name].dtype
-            key = array.__array_interface__["data"][0], array.strides, kind
+            key = kernels("entry").address(array), array.strides, kind
             flat[name], _ = moved.setdefault(key, (np.empty(1, kind), array))
         work = self._there(Window(window.geometry, flat), box)
         return desks.Work(work.moves, work.calls, list(moved.values()))
@@ -115,11 +115,8 @@ class Desk:
         window, copies = _copies(layout, size)
         at = desks.part_of(self._numbers, box).reshape(-1).copy()
         piece = Piece(window, at, at.size == layout.channels)
-        calls, known = self._prepare(piece), {**layout.arrays, **layout.picks}
-        moves = [
-            desks.Move(known[name], copy, name not in ONLY_WRITTEN, name in self._written)
-            for name, copy in copies.items()
-        ]
+        moves = _moves(layout, copies, self._written)
+        calls = self._prepare(piece)
         return desks.Work(moves + self._following(piece, box), calls, [])
 
     def _following(self, piece: Piece, box: Box) -> list[desks.Move]:
@@ -133,12 +130,16 @@ class Desk:
 def copied(layout: Layout, written: tuple[str, ...] = ()) -> Iterator[Window]:
     """A window over copies of all arrays, which are copied back where `written`."""
     window, copies = _copies(layout, layout.shape)
-    for name, array in (*layout.arrays.items(), *layout.picks.items()):
-        if name not in ONLY_WRITTEN:
-            np.copyto(copies[name], array)
+    moves, everything = _moves(layout, copies, written), (slice(None),) * len(layout.shape)
+    desks.copy_there(moves, everything)
     yield window
-    for name in written:
-        np.copyto(layout.arrays[name], copies[name])
+    desks.copy_back(moves, everything)
+
+
+def _moves(layout: Layout, copies: dict[str, NDArray], written: tuple[str, ...]) -> list[desks.Move]:
+    """Between the arrays of a layout and copies by their names: there but for what is only written, back for that."""
+    known = {**layout.arrays, **layout.picks}
+    return [desks.Move(known[name], copy, name not in ONLY_WRITTEN, name in written) for name, copy in copies.items()]
 
 
 def _copies(layout: Layout, size: tuple[int, ...]) -> tuple[Window, dict[str, NDArray]]:
@@ -178,18 +179,7 @@ def in_pieces(layout: Layout, prepare: Prepare, written: tuple[str, ...]) -> Non
     parallel_for(work, len(grid), small=layout.size <= SMALL)
 
 
-def _channel_numbers(layout: Layout) -> NDArray:
-    """0, 1, ... along the channel axes, in memory order, with the other axes of length 1."""
+def channel_numbers(layout: Layout) -> NDArray:
+    """0, 1, ... along the channel axes, in memory order, with the other axes of length 1: see `desks.part_of`."""
     shape = (n if k else 1 for n, k in zip(layout.shape, layout.kept, strict=True))
     return np.arange(layout.channels).reshape(tuple(shape))
-
-
-def channel_numbers(layout: Layout) -> NDArray:
-    """0, 1, ... in the shape of the channel axes, in memory order."""
-    shape = (n for n, k in zip(layout.shape, layout.kept, strict=True) if k)
-    return np.arange(layout.channels).reshape(tuple(shape))
-
-
-def kept_of(layout: Layout, box: tuple[slice, ...]) -> tuple[slice, ...]:
-    """The part of a box that lies along the channel axes."""
-    return tuple(s for s, k in zip(box, layout.kept, strict=True) if k)
