@@ -64,34 +64,40 @@ def _kind(desk, box):
     return kind
 
 
+def _one_by_one(move):
+    """What copies n elements between addresses, each by a function of these."""
+
+    @helper
+    def copied(out, step, source, source_step, n):
+        for i in range(n):
+            move(out + i * step, source + i * source_step)
+
+    return copied
+
+
+_bytes, _halves, _words, _doubles = map(_one_by_one, (move_1, move_2, move_4, move_8))
+_turned_halves, _turned_words, _turned_doubles = map(_one_by_one, (turn_2, turn_4, turn_8))
+
+
 @helper
 def _line(out, step, source, source_step, n, size, turned):
     """Copy n elements of some bytes between addresses."""
     if step == size and source_step == size and (size == 1 or turned == 0):
         move_many(out, source, n * size)
     elif size == 1:
-        for i in range(n):
-            move_1(out + i * step, source + i * source_step)
+        _bytes(out, step, source, source_step, n)
+    elif size == 2 and turned == 0:
+        _halves(out, step, source, source_step, n)
     elif size == 2:
-        if turned == 0:
-            for i in range(n):
-                move_2(out + i * step, source + i * source_step)
-        else:
-            for i in range(n):
-                turn_2(out + i * step, source + i * source_step)
+        _turned_halves(out, step, source, source_step, n)
+    elif size == 4 and turned == 0:
+        _words(out, step, source, source_step, n)
     elif size == 4:
-        if turned == 0:
-            for i in range(n):
-                move_4(out + i * step, source + i * source_step)
-        else:
-            for i in range(n):
-                turn_4(out + i * step, source + i * source_step)
+        _turned_words(out, step, source, source_step, n)
     elif turned == 0:
-        for i in range(n):
-            move_8(out + i * step, source + i * source_step)
+        _doubles(out, step, source, source_step, n)
     else:
-        for i in range(n):
-            turn_8(out + i * step, source + i * source_step)
+        _turned_doubles(out, step, source, source_step, n)
 
 
 @helper
