@@ -67,11 +67,7 @@ class Copied(NamedTuple):
     """
 
     flat: Any
-    slowest: int
-    many: int
-    slow: int
-    few: int
-    fast: int
+    axes: Any
     first: int
     several: int
     row: int
@@ -131,7 +127,7 @@ def _copied(form, first, c0, channels, pack, inner, room):
     row = channels * inner
     width = padded(pack * row + LANES)
     flat, buffer = at(form.flat, c0 * form.channel), seen_as(room, form.flat, AT_ONCE * width)
-    return Copied(flat, form.slowest, form.many, form.slow, form.few, form.fast, first, pack, row, buffer, width)
+    return Copied(flat, form.axes, first, pack, row, buffer, width)
 
 
 @helper
@@ -171,9 +167,8 @@ def _from_row(form, t):
         return lambda form, t: Tiled(at(form.flat, t * form.row), form.row, form.inner, form.buffer, form.width)
     if kind_of(form) is Copied:
         return lambda form, t: Copied(
-            form.flat, form.slowest, form.many, form.slow, form.few, form.fast,
-            form.first + t * form.several, form.several, form.row, form.buffer, form.width,
-        )  # fmt: skip
+            form.flat, form.axes, form.first + t * form.several, form.several, form.row, form.buffer, form.width
+        )
     return lambda form, t: Gathered(at(form.flat, t * form.row), form.row, form.places, form.buffer, form.width)
 
 
@@ -220,21 +215,21 @@ def _gather(flat, places, out, width):
 def _copy_rows(form, r, step, n):
     for slot in range(n):
         place = form.first + (r + slot * step) * form.several
-        write_out(form, 0, place, form.several, form.row, at(form.buffer, slot * form.width))
+        write_out(form.flat, form.axes, place, form.several, form.row, at(form.buffer, slot * form.width))
 
 
 @helper
-def write_out(nested, begin, place, n, row, out):
+def write_out(flat, axes, place, n, row, out):
     """Write what is at n places of an axis that is three in one, from one on, side by side, `row` values for each.
 
-    begin: where in memory the axis has place 0. Up to `LANES` values more are written behind them.
+    flat: from place 0 on. Up to `LANES` values more are written behind them.
     """
-    flat, many, few, fast = nested.flat, nested.many, nested.few, nested.fast
+    many, few, fast = axes.many, axes.few, axes.fast
     a, k = place // few, place % few
     b, a = a // many, a % many
     done = 0
     while done < n:
-        size, start, to = min(few - k, n - done), begin + b * nested.slowest + a * nested.slow + k * fast, done * row
+        size, start, to = min(few - k, n - done), b * axes.slowest + a * axes.slow + k * fast, done * row
         if fast == row:
             copy(flat, start, out, to, size * row)
         elif fast == 0 and row == 1:

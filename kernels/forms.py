@@ -83,34 +83,38 @@ class Scattered(NamedTuple):
     inner: int
 
 
+class Axes(NamedTuple):
+    """Three axes in one: its place p is (p // (many * few), p // few % many, p % few) along them.
+
+    slowest, slow and fast are the strides of the three.
+    """
+
+    slowest: int
+    many: int
+    slow: int
+    few: int
+    fast: int
+
+
 class Nested(NamedTuple):
     """`ByRow` where the outers are three axes in one, and `ByRun`, of (o, c), where the runs are.
 
-    Place p of the axis is (p // (many * few), p // few % many, p % few) along the three, whose strides are slowest,
-    slow and fast. packed: None for rows that are taken by themselves, True for several together.
+    packed: None for rows that are taken by themselves, True for several together.
     """
 
     flat: Any
     outer: int
     channel: int
-    slowest: int
-    many: int
-    slow: int
-    few: int
-    fast: int
+    axes: Any
     packed: Any
 
 
 class NestedDense(NamedTuple):
-    """`Dense` where the outers are three axes in one, as in `Nested`, and the rest of x's axes lie as those of x do."""
+    """`Dense` where the outers are three axes in one, and the other axes lie as those of x do."""
 
     flat: Any
     channel: int
-    slowest: int
-    many: int
-    slow: int
-    few: int
-    fast: int
+    axes: Any
 
 
 # What is written -------------------------------------------------------------------------------------

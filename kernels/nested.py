@@ -18,10 +18,11 @@ from .room import padded, seen_as
 class Rows(NamedTuple):
     """`Nested`, opened for a block that begins at row `first`: packed rows of `pack` rows.
 
-    form: opened, for rows that are written to `table` before they are used.
+    flat and axes: where their values are. form: opened, for rows that are written to `table` before they are used.
     """
 
-    nested: Any
+    flat: Any
+    axes: Any
     first: int
     pack: int
     table: Any
@@ -41,8 +42,9 @@ def opened_nested(nested, first, channels, pack, inner, places, room):
     """A nested form for packed rows that begin at row `first`; of a tile there are at most so many places."""
     table, rest = seen_as(room, nested.flat, places + LANES), at(room, room_of_table(places))
     if nested.packed is None:
-        return Rows(nested, first, pack, table, Constant(table, 1, 0))
-    return Rows(nested, first, pack, table, ahead(ByRow(table, 1), 0, 0, channels, pack, inner, rest))
+        return Rows(nested.flat, nested.axes, first, pack, table, Constant(table, 1, 0))
+    form = ahead(ByRow(table, 1), 0, 0, channels, pack, inner, rest)
+    return Rows(nested.flat, nested.axes, first, pack, table, form)
 
 
 @overload(opened_nested)
@@ -51,13 +53,15 @@ def _opened_nested(nested, first, channels, pack, inner, places, room):
 
         def constant(nested, first, channels, pack, inner, places, room):
             table = seen_as(room, nested.flat, places + LANES)
-            return Rows(nested, first, pack, table, Constant(table, 1, channels - channels))
+            return Rows(nested.flat, nested.axes, first, pack, table, Constant(table, 1, channels - channels))
 
         return constant
 
     def by_row(nested, first, channels, pack, inner, places, room):
         table, rest = seen_as(room, nested.flat, places + LANES), at(room, room_of_table(places))
-        return Rows(nested, first, pack, table, ahead(ByRow(table, 1), 0, 0, channels, pack, inner, rest))
+        return Rows(
+            nested.flat, nested.axes, first, pack, table, ahead(ByRow(table, 1), 0, 0, channels, pack, inner, rest)
+        )
 
     return by_row
 
@@ -65,7 +69,7 @@ def _opened_nested(nested, first, channels, pack, inner, places, room):
 @helper
 def tile_of(rows, t, n):
     """The form of packed rows t to t + n, from t on."""
-    write_out(rows.nested, 0, rows.first + t * rows.pack, n * rows.pack, 1, rows.table)
+    write_out(rows.flat, rows.axes, rows.first + t * rows.pack, n * rows.pack, 1, rows.table)
     return rows.form
 
 
@@ -76,5 +80,5 @@ def tile_of(rows, t, n):
 def run_written(nested, o, c, i, n, room):
     """n values of the run of outer o and channel c, from i on."""
     table = seen_as(room, nested.flat, n + LANES)
-    write_out(nested, o * nested.outer + c * nested.channel, i, n, 1, table)
+    write_out(at(nested.flat, o * nested.outer + c * nested.channel), nested.axes, i, n, 1, table)
     return table

@@ -148,7 +148,7 @@ def pick_of_rows(window: Window, pack: int, omit: bool) -> Any:
         if spread.nest is not None:
             if (single or spread.channel == 0) and (short or spread.inner == 0):
                 return _nested(spread, None if pack == 1 else True)
-            return forms.NestedDense(spread.flat, spread.channel, *_axes(spread))
+            return forms.NestedDense(spread.flat, spread.channel, _axes(spread))
         beside = (single or spread.channel == g.inner) and (short or spread.inner == 1)
         if beside and (pack == 1 or spread.outer == g.channels * g.inner):
             return forms.Dense(spread.flat, spread.outer, spread.channel)
@@ -179,13 +179,13 @@ def pick_of_planes(window: Window, omit: bool) -> Any:
 
 
 def _nested(spread: Spread, packed: bool | None) -> Any:
-    return kernels("forms").Nested(spread.flat, spread.outer, spread.channel, *_axes(spread), packed)
+    return kernels("forms").Nested(spread.flat, spread.outer, spread.channel, _axes(spread), packed)
 
 
-def _axes(spread: Spread) -> tuple[int, ...]:
+def _axes(spread: Spread) -> Any:
     n = spread.nest
     assert n is not None
-    return n.slowest, n.many, n.slow, n.few, n.fast
+    return kernels("forms").Axes(n.slowest, n.many, n.slow, n.few, n.fast)
 
 
 def _pick(window: Window, form: Any, omit: bool) -> Any:
